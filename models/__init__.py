@@ -1,0 +1,1 @@
+"""Markov counters, the networks that correct them, and what measures both: data in, data out."""

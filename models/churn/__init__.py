@@ -1,0 +1,1 @@
+"""Churn: the probability that a node is gone by each edge of a horizon."""

@@ -1,0 +1,1 @@
+"""Demand: how many requests, per content, location and window."""

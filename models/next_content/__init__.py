@@ -1,0 +1,1 @@
+"""Next content: what a session asks for next, given where it is."""
