@@ -1,0 +1,302 @@
+"""Reads and writes the canonical tables of one folder.
+
+`<folder>/requests/day=YYYY-MM-DD/part-0.parquet` in time order, every other table as `<folder>/<table>.parquet`, and
+`<folder>/world.json` where the tables come from a world. A folder is written beside its place and moved there in one
+step, so that a kill at any instant leaves the old tables or the new ones. The same tables give the same bytes.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from models.errors import TableError
+from models.events import DAY_US, Int32, RequestLog
+from models.tables import INSTANT
+from pipelines.staging import staged_folder
+
+_ROW_GROUP_ROWS = 512 * 1024
+
+
+def write_tables(folder: Path, tables: Mapping[str, pa.Table], *, world: dict[str, Any] | None = None) -> None:
+    """Replaces the folder by these tables, all at once or not at all.
+
+    Args:
+        folder: where the tables live; whatever it held is replaced.
+        tables: by name; requests are sorted by `ts` (equal instants keep their order) and split by UTC day.
+        world: what `world.json` says, where the tables come from a world.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    with staged_folder(folder) as staging:
+        for name, table in tables.items():
+            write_into(staging, name, table)
+        if world is not None:
+            write_world(staging, world)
+
+
+def write_into(folder: Path, name: str, table: pa.Table) -> None:
+    """Writes one table into a folder that nobody reads yet."""
+    if name != "requests":
+        write_parquet(folder / f"{name}.parquet", table)
+        return
+    table = in_time_order(table)
+    days = _instants(table["ts"]) // DAY_US
+    bounds = np.flatnonzero(np.diff(days, prepend=days[:1] - 1))
+    parts = {
+        dt.date(1970, 1, 1) + dt.timedelta(days=int(days[start])): table.slice(int(start), int(end - start))
+        for start, end in zip(bounds, np.append(bounds[1:], len(days)), strict=True)
+    }
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        list(pool.map(lambda day: _write_day(folder, day, parts[day]), parts))
+
+
+def _write_day(folder: Path, day: dt.date, requests: pa.Table) -> None:
+    part = folder / "requests" / f"day={day.isoformat()}"
+    part.mkdir(parents=True, exist_ok=True)
+    write_parquet(part / "part-0.parquet", requests)
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """One Parquet file whose bytes depend on nothing but the table."""
+    # Pseudonyms hardly repeat within a page: a dictionary for them doubles the time and saves nothing.
+    repeating = [name for name in table.column_names if name not in ("user", "session")]
+    pq.write_table(
+        table.replace_schema_metadata(None),
+        path,
+        compression="zstd",
+        compression_level=1,
+        row_group_size=_ROW_GROUP_ROWS,
+        use_dictionary=repeating,
+    )
+
+
+def write_world(folder: Path, world: Mapping[str, Any]) -> None:
+    """Writes `world.json` into a folder that nobody reads yet."""
+    text = json.dumps(world, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    (folder / "world.json").write_text(text + "\n", encoding="utf-8")
+
+
+def in_time_order(requests: pa.Table) -> pa.Table:
+    """Sorted by `ts`; equal instants keep their order."""
+    instants = _instants(requests["ts"])
+    if bool(np.all(instants[1:] >= instants[:-1])):
+        return requests
+    return requests.take(pa.array(np.argsort(instants, kind="stable")))
+
+
+def table_path(folder: Path, name: str) -> Path:
+    """Where a table other than requests lives."""
+    return folder / f"{name}.parquet"
+
+
+def has_table(folder: Path, name: str) -> bool:
+    """True when the folder holds this table."""
+    return (folder / "requests").is_dir() if name == "requests" else table_path(folder, name).is_file()
+
+
+def read_table(folder: Path, name: str) -> pa.Table:
+    """One whole table.
+
+    Raises:
+        TableError: it is not there, or its file is damaged.
+    """
+    if name == "requests":
+        return read_requests(folder)
+    return read_parquet(table_path(folder, name), name)
+
+
+def read_parquet(path: Path, name: str, **options: Any) -> pa.Table:
+    """One Parquet file, with what can go wrong said in the words of the table.
+
+    Raises:
+        TableError: the file is not there, is cut short or is no Parquet file.
+    """
+    try:
+        return pq.read_table(path, partitioning=None, **options)
+    except FileNotFoundError:
+        raise TableError(name, [f"There is no file {str(path)!r}. Run `ingest` first, or check the path."]) from None
+    except (pa.ArrowInvalid, OSError) as error:
+        problem = f"{str(path)!r} is cut short or is no Parquet file ({error}). Write or copy it again."
+        raise TableError(name, [problem]) from None
+
+
+def request_files(folder: Path, *, start_us: int | None = None, before_us: int | None = None) -> list[Path]:
+    """The request files of the days that meet [start, before), oldest first.
+
+    Raises:
+        TableError: the folder holds no requests.
+    """
+    days = sorted((folder / "requests").glob("day=*/*.parquet"))
+    if not days:
+        raise TableError("requests", [f"{str(folder / 'requests')!r} holds no days. Run `ingest` first."])
+    return [path for path in days if _day_meets(path, start_us, before_us)]
+
+
+def read_requests(
+    folder: Path,
+    *,
+    start_us: int | None = None,
+    before_us: int | None = None,
+    columns: list[str] | None = None,
+) -> pa.Table:
+    """Requests in time order, as they were known at `before_us`.
+
+    Args:
+        folder: the tables.
+        start_us: leave out requests before this instant.
+        before_us: leave out requests at or after this instant, and earlier ones that became known only later.
+        columns: which columns; all by default.
+
+    Raises:
+        TableError: no requests, a damaged file, or a column that is not there.
+    """
+    return _read_requests(folder, start_us, before_us, columns, dictionaries=[])
+
+
+def read_request_log(folder: Path, *, before_us: int | None = None) -> RequestLog:
+    """Requests as the arrays that models read, as they were known at `before_us`."""
+    ids = ["session", "content", "location"]
+    table = _read_requests(folder, None, before_us, ["ts", *ids], dictionaries=ids)
+    session, _ = _codes_by_appearance(table["session"])
+    content, contents = _codes_by_appearance(table["content"])
+    location, locations = _codes_by_appearance(table["location"])
+    return RequestLog(_instants(table["ts"]), session, content, location, contents, locations)
+
+
+def read_availability(folder: Path, *, before_us: int | None = None) -> pa.Table:
+    """On-sessions as they were known at `before_us`.
+
+    A session that started earlier but whose end was not yet known is still up at the cut: `end` is the cut,
+    `end_upper` null and `censored` true.
+    """
+    table = read_table(folder, "availability")
+    if before_us is None:
+        return table
+    cut = pa.scalar(before_us, pa.int64()).cast(INSTANT)
+    table = table.filter(pc.less(table["start"], cut))
+    # The end is known from the first instant at which the node was seen off.
+    known_from = pc.coalesce(table["end_upper"], table["end"])
+    up = pc.or_(table["censored"], pc.greater_equal(known_from, cut))
+    # The record itself may have stopped before the cut with the node still up; it says nothing about later.
+    stopped = pc.and_(table["censored"], pc.less(table["end"], cut))
+    end = pc.if_else(pc.and_(up, pc.invert(stopped)), cut, table["end"])
+    replaced = {
+        "end": end,
+        "end_upper": pc.if_else(up, pa.scalar(None, INSTANT), table["end_upper"]),
+        "censored": up,
+    }
+    for name, values in replaced.items():
+        table = table.set_column(table.column_names.index(name), name, values)
+    return table
+
+
+def read_nodes(folder: Path, *, before_us: int | None = None) -> pa.Table:
+    """Nodes that were known at `before_us`; a node without `available_at` was always known."""
+    table = read_table(folder, "nodes")
+    if before_us is None or "available_at" not in table.column_names:
+        return table
+    cut = pa.scalar(before_us, pa.int64()).cast(INSTANT)
+    return table.filter(pc.fill_null(pc.less(table["available_at"], cut), True))
+
+
+def read_world(folder: Path) -> dict[str, Any] | None:
+    """What `world.json` says, or None where the tables come from no world.
+
+    Raises:
+        TableError: the file is damaged.
+    """
+    path = folder / "world.json"
+    if not path.is_file():
+        return None
+    try:
+        world = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TableError("world.json", [f"{str(path)!r} is no JSON ({error}). Build the world again."]) from None
+    if not isinstance(world, dict):
+        raise TableError("world.json", [f"{str(path)!r} holds no JSON object. Build the world again."])
+    return world
+
+
+def _read_requests(
+    folder: Path, start_us: int | None, before_us: int | None, columns: list[str] | None, *, dictionaries: list[str]
+) -> pa.Table:
+    # A request counts from the instant at which it became known, so that instant is read along.
+    files = request_files(folder, start_us=start_us, before_us=before_us)
+    parts = [_read_day(path, start_us, before_us, columns, dictionaries) for path in files]
+    if not parts:
+        first = request_files(folder)[0]
+        parts = [_read_day(first, start_us, before_us, columns, dictionaries)]
+    table = pa.concat_tables(parts, promote_options="default").unify_dictionaries()
+    return table if columns is None else table.select(columns)
+
+
+def _read_day(
+    path: Path, start_us: int | None, before_us: int | None, columns: list[str] | None, dictionaries: list[str]
+) -> pa.Table:
+    wanted = None
+    if columns is not None:
+        there = pq.read_schema(path).names
+        missing = [c for c in columns if c not in there]
+        if missing:
+            problem = f"Missing columns: {', '.join(missing)}. Available columns: {', '.join(there)}."
+            raise TableError("requests", [problem])
+        wanted = list(dict.fromkeys([*columns, "ts", *(["available_at"] if "available_at" in there else [])]))
+    table = in_time_order(read_parquet(path, "requests", columns=wanted, read_dictionary=dictionaries))
+    keep = _known(table, start_us, before_us)
+    return table if keep is None or bool(keep.all()) else table.filter(pa.array(keep))
+
+
+def _known(table: pa.Table, start_us: int | None, before_us: int | None) -> npt.NDArray[np.bool_] | None:
+    if start_us is None and before_us is None:
+        return None
+    instants = _instants(table["ts"])
+    keep = np.ones(len(table), dtype=np.bool_)
+    if start_us is not None:
+        keep &= instants >= start_us
+    if before_us is not None:
+        keep &= instants < before_us
+        if "available_at" in table.column_names and table["available_at"].null_count < len(table):
+            keep &= _instants(pc.coalesce(table["available_at"], table["ts"])) < before_us
+    return keep
+
+
+def _day_meets(path: Path, start_us: int | None, before_us: int | None) -> bool:
+    day = dt.date.fromisoformat(path.parent.name.removeprefix("day="))
+    start = (day - dt.date(1970, 1, 1)).days * DAY_US
+    return (before_us is None or start < before_us) and (start_us is None or start_us < start + DAY_US)
+
+
+def _instants(values: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    return np.ascontiguousarray(values.cast(pa.int64()).to_numpy(), dtype=np.int64)
+
+
+def _codes_by_appearance(values: pa.ChunkedArray) -> tuple[Int32, npt.NDArray[np.object_]]:
+    """Codes by order of first appearance (null: -1), and the ids by code."""
+    encoded = values if pa.types.is_dictionary(values.type) else pc.dictionary_encode(values)
+    if len(encoded) == 0:
+        return np.empty(0, dtype=np.int32), np.empty(0, dtype=object)
+    whole = encoded.combine_chunks() if encoded.num_chunks > 1 else encoded.chunk(0)
+    raw = pc.fill_null(whole.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    # Written backwards, the last write to a code's place is its first row.
+    first = np.full(len(whole.dictionary) + 1, len(raw), dtype=np.int64)
+    first[raw[::-1]] = np.arange(len(raw) - 1, -1, -1)
+    first[-1] = len(raw)
+    seen = np.flatnonzero(first[:-1] < len(raw))
+    order = seen[np.argsort(first[seen])]
+    rank = np.full(len(first), -1, dtype=np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
+    ids = whole.dictionary.take(pa.array(order)).to_numpy(zero_copy_only=False)
+    return rank[raw], np.asarray(ids, dtype=object)
