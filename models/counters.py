@@ -1,0 +1,342 @@
+"""Counters with exponential forgetting: everything that moves fast, updated per request, never retrained.
+
+`C_h(key, t) = sum over requests e of the key of 2^(-(t - t_e) / h)`; the rate per hour is `C_h ln 2 / h`.
+
+Counters are kept **inflated**: a request adds `2^((t_e - base) / h)`, a reader divides by `2^((t - base) / h)`, so that
+time passes without sweeps. The base moves on a fixed grid of instants (and everything is scaled once) before a number
+can overflow; because the grid is fixed, the state does not depend on how a log was cut into updates.
+
+Requests at equal instants count in input order. A reader at instant t sees every request that was fed; asking for an
+instant before the newest of them is refused, because the answer would contain its own future.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from models.counter_tables import fill_store, read_settings, store_tables
+from models.errors import LogOrderError
+from models.events import HOUR_US, Float64, Int32, Int64, RequestLog
+from models.flow import FlowTable, cell_flow, content_flow
+from models.keys import KeyIndex, Scalar, pair_keys
+from models.merging import absorb
+from models.popularity import NEVER_US, Popularity
+from models.successors import SuccessorLists
+from models.vocabulary import Vocabulary
+from models.walks import OpenSessions, Walks
+
+LN2 = float(np.log(2))
+
+
+@dataclass(frozen=True)
+class CounterSettings:
+    """What the counter store remembers, and for how long."""
+
+    half_lives_hours: tuple[float, ...] = (0.5, 1.5, 6.0, 24.0)
+    """Half-lives of contents, locations and cells (content, location), in hours, from fast to slow."""
+    transition_half_lives_hours: tuple[float, ...] = (2.0, 24.0)
+    """Half-lives of transitions between contents, in hours, from fast to slow; order 2 uses the slowest."""
+    successor_cap: int = 64
+    """Most successors remembered for one content."""
+    context_successor_cap: int = 16
+    """Most successors remembered for one pair of contents (order 2)."""
+    active_half_life_minutes: float = 15.0
+    """Half-life of the presence of a session at the content it is at, in minutes."""
+    session_timeout_minutes: float = 30.0
+    """A longer silence ends a session, in minutes."""
+    leaders: int = 64
+    """Length of the lists of most popular contents, overall and by location."""
+    location_hours: int = 216
+    """Clock hours for which requests by location are kept."""
+    cell_hours: int = 27
+    """Clock hours for which requests by (content, location) are kept."""
+
+    def __post_init__(self) -> None:
+        for name in ("half_lives_hours", "transition_half_lives_hours"):
+            values = getattr(self, name)
+            if not values or min(values) <= 0 or list(values) != sorted(values):
+                raise ValueError(f"Expected {name} > 0, from fast to slow, got {values!r}.")
+        for name in ("active_half_life_minutes", "session_timeout_minutes"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"Expected {name} > 0, got {getattr(self, name)!r}.")
+        least = {"successor_cap": 1, "context_successor_cap": 1, "location_hours": 170, "cell_hours": 26}
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise ValueError(f"Expected {name} >= {bound}, got {getattr(self, name)!r}.")
+        if not 1 <= self.leaders <= np.iinfo(np.int16).max:
+            raise ValueError(f"Expected 1 <= leaders <= 32767, got {self.leaders!r}.")
+
+    @property
+    def rebase_us(self) -> int:
+        """Distance of the instants at which the base may stand: 256 of the shortest half-lives."""
+        shortest = min(*self.half_lives_hours, *self.transition_half_lives_hours, self.active_half_life_hours)
+        return int(256 * shortest * HOUR_US)
+
+    @property
+    def active_half_life_hours(self) -> float:
+        return self.active_half_life_minutes / 60
+
+
+class CounterStore:
+    """Decayed counts of a request log: rates, transitions, sessions under way and hourly counts.
+
+    Attributes:
+        settings: what is remembered.
+        time_us: the newest instant fed so far, -1 before the first; readers may not ask for an earlier one.
+        popularity: counts of contents, locations and cells.
+        walks: sessions and transitions.
+    """
+
+    def __init__(self, settings: CounterSettings | None = None) -> None:
+        self.settings = s = settings or CounterSettings()
+        self.time_us = -1
+        self.base_us = 0
+        self.content_ids, self.location_ids = Vocabulary(), Vocabulary()
+        self.popularity = Popularity(
+            half_lives_hours=s.half_lives_hours,
+            leaders=s.leaders,
+            location_hours=s.location_hours,
+            cell_hours=s.cell_hours,
+        )
+        self.walks = Walks(
+            half_lives_hours=s.transition_half_lives_hours,
+            active_half_life_hours=s.active_half_life_hours,
+            timeout_us=int(s.session_timeout_minutes * 60_000_000),
+            cap=s.successor_cap,
+            context_cap=s.context_successor_cap,
+        )
+
+    @property
+    def contents(self) -> npt.NDArray[np.object_]:
+        """Content ids by the store's codes."""
+        return self.content_ids.ids
+
+    @property
+    def locations(self) -> npt.NDArray[np.object_]:
+        """Location ids by the store's codes."""
+        return self.location_ids.ids
+
+    # ---- feeding
+
+    def update(self, log: RequestLog, *, same_sessions: bool = True) -> None:
+        """Feeds the requests of a log, in order.
+
+        Only contents and locations that occur in its rows become known. Ids decide, not codes: a log with another
+        vocabulary is recoded.
+
+        Args:
+            log: requests not older than `time_us`.
+            same_sessions: False when this log numbers its sessions afresh, so that no walk crosses into it.
+
+        Raises:
+            LogOrderError: the log begins before the newest instant already fed.
+            ValueError: a row has no content or no location.
+        """
+        if not len(log):
+            return
+        if log.ts_us[0] < self.time_us:
+            raise LogOrderError(
+                f"The log begins at {instant(log.ts_us[0])}, but the counters already hold requests until "
+                f"{instant(self.time_us)}. Feed logs in time order, or build the counters anew from the whole log."
+            )
+        if min(log.content.min(), log.location.min()) < 0:
+            raise ValueError("Every request needs a content and a location; drop or repair the rows without.")
+        if not same_sessions:
+            self.walks.sessions = OpenSessions()
+        content = self.content_ids.recode(log.content, log.contents)
+        location = self.location_ids.recode(log.location, log.locations)
+        grid = self.settings.rebase_us
+        edges = np.flatnonzero(np.diff(log.ts_us // grid)) + 1
+        for first, last in zip([0, *edges], [*edges, len(log)], strict=True):
+            part = slice(int(first), int(last))
+            self.rebase(int(log.ts_us[first]) // grid * grid)
+            self._feed(log.ts_us[part], log.session[part], content[part], location[part])
+
+    def _feed(self, ts_us: Int64, session: Int32, content: Int32, location: Int32) -> None:
+        contents = len(self.content_ids)
+        self.popularity.reserve(contents=contents, locations=len(self.location_ids))
+        cells = self.popularity.feed(ts_us, content, location, base_us=self.base_us)
+        self.walks.reserve(contents=contents, cells=len(self.popularity.index))
+        self.walks.feed(ts_us, session, content, cells, base_us=self.base_us)
+        self.time_us = int(ts_us[-1])
+
+    def rebase(self, base_us: int) -> None:
+        """Expresses all counters in units of another base instant."""
+        if base_us != self.base_us:
+            hours = (base_us - self.base_us) / HOUR_US
+            self.popularity.scale(2.0 ** (-hours * self.popularity.per_hour))
+            self.walks.scale(hours)
+            self.base_us = base_us
+
+    # ---- reading
+
+    def deflation(self, per_hour: Float64, at_us: int) -> Float64:
+        """Factors from inflated counts to counts at an instant, `2^(-(t - base) / h)`; refuses the past."""
+        if at_us < self.time_us:
+            raise LogOrderError(
+                f"The counters hold requests until {instant(self.time_us)} and cannot answer for "
+                f"{instant(at_us)}. Build them from the log before that instant."
+            )
+        return np.asarray(2.0 ** (-(at_us - self.base_us) / HOUR_US * per_hour))
+
+    def cells(self, *, minimum_weight: float = 1e-3) -> tuple[Int32, Int32]:
+        """Cells whose slowest count is at least `minimum_weight` now, by (content, location)."""
+        p = self.popularity
+        factor = 2.0 ** (-(self.time_us - self.base_us) / HOUR_US * p.per_hour[-1])
+        keys = np.sort(p.index.keys[p.cell[: len(p.index), -1] * factor >= minimum_weight])
+        return (keys >> 32).astype(np.int32), (keys & 0x7FFFFFFF).astype(np.int32)
+
+    def cell_rates(self, content: npt.ArrayLike, location: npt.ArrayLike, at_us: int) -> Float64:
+        """Requests per hour of cells at each half-life; zero for unknown ones. (n, half-lives)"""
+        return _rows_or(self.popularity.cell, self._cell_rows(content, location), 0.0) * self._rate_factors(at_us)
+
+    def content_rates(self, content: npt.ArrayLike, at_us: int) -> Float64:
+        """Requests per hour of contents at each half-life. (n, half-lives)"""
+        return _rows_or(self.popularity.content, content, 0.0) * self._rate_factors(at_us)
+
+    def location_rates(self, location: npt.ArrayLike, at_us: int) -> Float64:
+        """Requests per hour of locations at each half-life. (n, half-lives)"""
+        return _rows_or(self.popularity.location, location, 0.0) * self._rate_factors(at_us)
+
+    def _rate_factors(self, at_us: int) -> Float64:
+        per_hour = self.popularity.per_hour
+        return self.deflation(per_hour, at_us) * LN2 * per_hour
+
+    def location_share(self, at_us: int) -> Float64:
+        """Share of each location in all traffic, at the slowest half-life. (locations,)"""
+        self.deflation(self.popularity.per_hour, at_us)
+        total = self.popularity.total[-1]
+        return self.popularity.location[: len(self.location_ids), -1] / (total or 1.0)
+
+    def first_seen_us(self, content: npt.ArrayLike) -> Int64:
+        """Instant of the first request of contents, `NEVER_US` for unknown ones. (n,)"""
+        return _rows_or(self.popularity.content_first_us, content, NEVER_US)
+
+    def cell_first_seen_us(self, content: npt.ArrayLike, location: npt.ArrayLike) -> Int64:
+        """Instant of the first request of cells, `NEVER_US` for unknown ones. (n,)"""
+        return _rows_or(self.popularity.cell_first_us, self._cell_rows(content, location), NEVER_US)
+
+    def _cell_rows(self, content: npt.ArrayLike, location: npt.ArrayLike) -> Int64:
+        return self.popularity.index.find(pair_keys(content, location))
+
+    def flow(self, content: npt.ArrayLike, location: npt.ArrayLike, at_us: int, *, half_life_index: int = 0) -> Float64:
+        """Next requests expected of the sessions under way, by cell; see `models.flow`. (n,)"""
+        wanted = KeyIndex()
+        rows = wanted.add(pair_keys(content, location))
+        flow: Float64 = cell_flow(self._flow_table(at_us, half_life_index), wanted.table)[rows]
+        return flow
+
+    def content_flow(self, content: npt.ArrayLike, at_us: int, *, half_life_index: int = 0) -> Float64:
+        """Next requests expected of the sessions under way, by content, over all locations. (n,)"""
+        return _rows_or(content_flow(self._flow_table(at_us, half_life_index)), content, 0.0)
+
+    def _flow_table(self, at_us: int, half_life_index: int) -> FlowTable:
+        walks, keys = self.walks, self.popularity.index.keys
+        per_unit = float(self.deflation(np.array([walks.rates.active_per_hour]), at_us)[0])
+        return FlowTable(keys, walks.occupancy[: len(keys)], per_unit, walks.moves.table, walks.visits, half_life_index)
+
+    def presence(self, content: npt.ArrayLike, location: npt.ArrayLike, at_us: int) -> Float64:
+        """Decayed number of sessions that are at a content, in a location. (n,)"""
+        per_unit = self.deflation(np.array([self.walks.rates.active_per_hour]), at_us)
+        return _rows_or(self.walks.occupancy, self._cell_rows(content, location), 0.0) * per_unit
+
+    def hourly_location_counts(self, hours: int, at_us: int) -> Int64:
+        """Requests by clock hour; the last column is the hour that ends at `at_us` rounded down. (locations, hours)"""
+        last = at_us // HOUR_US
+        self._check_hours(hours, self.settings.location_hours, "location_hours")
+        return self.popularity.hours.by_location(
+            locations=len(self.location_ids), first_hour=last - hours, last_hour=last
+        )
+
+    def hourly_cell_counts(
+        self,
+        content: npt.ArrayLike,
+        location: npt.ArrayLike,
+        hours_back_start: int,
+        hours_back_end: int,
+        at_us: int,
+    ) -> Int64:
+        """Requests of cells in the clock hours [now - start, now - end), now being `at_us` rounded down. (n,)"""
+        self._check_hours(hours_back_start, self.settings.cell_hours, "cell_hours")
+        now = at_us // HOUR_US
+        sums = self.popularity.hours.by_cell(
+            cells=len(self.popularity.index),
+            first_hour=now - hours_back_start,
+            last_hour=now - hours_back_end,
+        )
+        return _rows_or(sums, self._cell_rows(content, location), 0)
+
+    @staticmethod
+    def _check_hours(hours: int, kept: int, setting: str) -> None:
+        if not 0 < hours < kept:
+            raise ValueError(
+                f"Asked for {hours!r} past hours, but {setting} = {kept} keeps {kept - 1} full ones. "
+                f"Ask for fewer or raise {setting}."
+            )
+
+    def order1(self, previous: int, half_life_index: int = 0) -> tuple[Int32, Float64]:
+        """What followed a content: successors and their shares of all that left it; the rest escaped. (m,), (m,)"""
+        return _shares(self.walks.moves, previous, half_life_index)
+
+    def order2(self, before: int, previous: int) -> tuple[Int32, Float64]:
+        """What followed a pair of contents, likewise. (m,), (m,)"""
+        row = self.walks.contexts.find(pair_keys([before], [previous]))[0]
+        return _shares(self.walks.context_moves, int(row), 0)
+
+    # ---- adding up and saving
+
+    def merge(self, other: CounterStore) -> CounterStore:
+        """The store of both logs together, for logs that share no session; neither store changes.
+
+        Exact to rounding as long as no successor list was full. Contents new to this store get codes after its own.
+
+        Raises:
+            ValueError: the settings differ, or a session is under way in both stores.
+        """
+        union = CounterStore.from_arrow(self.to_arrow())
+        absorb(union, other)
+        return union
+
+    def to_arrow(self) -> dict[str, pa.Table]:
+        """Everything the store knows, with a format number; see `models.counter_tables`."""
+        return store_tables(self)
+
+    @classmethod
+    def from_arrow(cls, tables: Mapping[str, pa.Table]) -> CounterStore:
+        """A store that goes on as the saved one would have.
+
+        Raises:
+            ArtefactError: a table is missing or the format is another one.
+        """
+        store = cls(CounterSettings(**read_settings(tables)))
+        fill_store(store, tables)
+        return store
+
+
+def instant(at_us: int) -> str:
+    """An instant as people write it."""
+    return datetime.fromtimestamp(int(at_us) / 1e6, UTC).isoformat()
+
+
+def _shares(lists: SuccessorLists, row: int, half_life_index: int) -> tuple[Int32, Float64]:
+    if not 0 <= row < len(lists.table.length):
+        return np.empty(0, dtype=np.int32), np.empty(0)
+    item, weight = lists.successors(row)
+    return item.copy(), weight[:, half_life_index] / (lists.table.total[row, half_life_index] or 1.0)
+
+
+def _rows_or(values: npt.NDArray[Scalar], rows: npt.ArrayLike, missing: float) -> npt.NDArray[Scalar]:
+    """Rows of an array; `missing` where a row is outside of it."""
+    wanted = np.asarray(rows, dtype=np.int64)
+    inside = (wanted >= 0) & (wanted < len(values))
+    found = (
+        values[np.where(inside, wanted, 0)] if len(values) else np.zeros((len(wanted), *values.shape[1:]), values.dtype)
+    )
+    found[~inside] = missing
+    return found
