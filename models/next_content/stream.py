@@ -1,0 +1,67 @@
+"""Playing a log past stores so that each drawn request is asked about just before the stores see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.counters import CounterStore
+from models.events import Int64, RequestLog
+from models.next_content.sessions import SessionBatch, moves, previous_rows, sessions_at
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Requests to be predicted: rows of a log, and their sessions as they stood just before."""
+
+    rows: Int64
+    sessions: SessionBatch
+
+
+def draw_questions(log: RequestLog, *, window: tuple[int, int], n: int, seed: int, timeout_us: int) -> Questions:
+    """Draws at most n moves of the window, without replacement, in time order.
+
+    Repeats of the content that a session is at are no questions: they have an answer without a model.
+    """
+    previous = previous_rows(log, timeout_us=timeout_us)
+    asked = moves(log, previous)
+    asked = asked[(log.ts_us[asked] >= window[0]) & (log.ts_us[asked] < window[1])]
+    if len(asked) > n:
+        asked = np.sort(np.random.default_rng(seed).choice(asked, size=n, replace=False))
+    return Questions(asked, sessions_at(log, asked, previous))
+
+
+def play(stores: Sequence[CounterStore], log: RequestLog, rows: Int64) -> Iterator[int]:
+    """Yields 0, 1, 2 ... when the stores hold exactly the requests before rows[0], rows[1], ...
+
+    Stores may already hold a beginning of the log: requests up to their own newest instant are not fed again. After the
+    last question they are left as they are.
+    """
+    fed = {id(store): int(np.searchsorted(log.ts_us, store.time_us, side="right")) for store in stores}
+    for number, row in enumerate(rows):
+        for store in stores:
+            _feed(store, log, fed[id(store)], int(row))
+            fed[id(store)] = max(fed[id(store)], int(row))
+        yield number
+
+
+def finish(store: CounterStore, log: RequestLog, rows: Int64) -> None:
+    """Feeds what `play` left: the requests from the last question on."""
+    _feed(store, log, int(rows[-1]) if len(rows) else 0, len(log))
+
+
+def _feed(store: CounterStore, log: RequestLog, first: int, last: int) -> None:
+    if last > first:
+        part = slice(first, last)
+        store.update(
+            RequestLog(
+                log.ts_us[part],
+                log.session[part],
+                log.content[part],
+                log.location[part],
+                log.contents,
+                log.locations,
+            )
+        )
