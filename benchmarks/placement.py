@@ -1,0 +1,50 @@
+"""Placement: seconds, gap and cost against keeping the current copies, over growing instances.
+
+    python -m benchmarks.placement [xs s m]
+
+Prints one line for each size, with the machine it ran on. CPU seconds are those of this process.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+
+from placement.check import check
+from placement.greedy import place_greedily
+from placement.instances import InstanceSettings, random_instance
+from placement.problem import PlacementProblem
+from placement.solve import solve
+
+SIZES = {
+    "xs": InstanceSettings(segments=300, locations=10, nodes=40),
+    "s": InstanceSettings(segments=1_000, locations=20, nodes=100),
+    "m": InstanceSettings(segments=20_000, locations=50, nodes=1_000, pops=5, rows_per_segment=5.0),
+    "nodes": InstanceSettings(segments=25_000, locations=29, nodes=2_400, pops=6, rows_per_segment=4.0),
+}
+
+
+def main(names: list[str]) -> None:
+    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}")
+    place_greedily(random_instance(InstanceSettings(segments=20, nodes=5, locations=2), seed=0))  # compiles
+    for name in names or ["xs", "s"]:
+        report(name, random_instance(SIZES[name], seed=1))
+
+
+def report(name: str, problem: PlacementProblem) -> None:
+    greedy_wall, greedy_cpu = -time.perf_counter(), -time.process_time()
+    place_greedily(problem)
+    greedy_wall, greedy_cpu = greedy_wall + time.perf_counter(), greedy_cpu + time.process_time()
+    wall, cpu = -time.perf_counter(), -time.process_time()
+    plan = solve(problem)
+    wall, cpu = wall + time.perf_counter(), cpu + time.process_time()
+    print(
+        f"{name}: {len(problem.demand)} demand rows; greedy {greedy_wall:.2f} s ({greedy_cpu:.2f} s CPU); "
+        f"solve {wall:.1f} s ({cpu:.1f} s CPU), {plan.method}, {plan.status}, cost {plan.objective:.1f} m$, "
+        f"bound {plan.bound:.1f} m$, gap {plan.gap:.2%}, judged {check(problem, plan).ok}"
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,532 @@
+"""Greedy placement: again and again the copy that saves most per byte of storage.
+
+The value of a copy of segment s at source n, given the copies already placed, is
+
+    value(s, n) = sum_l requests_sl * saving_sln * new share_sln  -  push price_n * bytes_s (if not held now)
+
+where `new share` is what n would serve of the demand nobody serves yet: at most its survival, at most what the nodes
+together are up for (1 - prod(1 - survival)), and at most its free uplink. Values only fall as copies are added, so an
+old value is an upper bound: the heap holds one entry for each segment, its best copy, which is valued anew when it
+reaches the top and placed if it still leads (lazy greedy). At last, free current copies that still fit are kept.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from placement.flows import serving_arcs
+from placement.problem import Bool, Float64, Int32, Int64, PlacementProblem
+
+NO_LIMIT = 1_000_000
+ACCEPTED_SHARE = 0.95
+"""A copy is placed when it is worth at least this share of the best that the heap promises: exactness costs time."""
+SPENT_BEFORE_SWEEP = 8
+"""Sources that run out of uplink or storage before the lists of candidates are swept."""
+SPENT_SHARE = 0.005
+"""A source with less than this share of its uplink left is looked at no more."""
+
+
+@dataclass(frozen=True)
+class Copies:
+    """What is held where, sorted by (segment, source). Both arrays are (C,)."""
+
+    segment: Int32
+    source: Int32
+
+    @classmethod
+    def sorted(cls, segment: Int32, source: Int32) -> Copies:
+        order = np.lexsort((source, segment))
+        return cls(segment[order].astype(np.int32), source[order].astype(np.int32))
+
+
+def keep_current(problem: PlacementProblem) -> Copies:
+    """The copies held now, less what is no longer eligible or no longer fits; the most asked-for are kept first."""
+    rank = _requests_per_segment(problem)[problem.current_segment]
+    order = np.lexsort((problem.current_source, problem.current_segment, -rank))
+    segment, source = problem.current_segment[order], problem.current_source[order]
+    empty = np.zeros(0, dtype=np.int32)
+    return _add_while_fitting(problem, Copies(empty, empty), segment, source)
+
+
+def within_limits(problem: PlacementProblem, copies: Copies) -> Copies:
+    """These copies less those that break a hard limit, by as little as a solver's rounding."""
+    empty = np.zeros(0, dtype=np.int32)
+    return _add_while_fitting(problem, Copies(empty, empty), copies.segment, copies.source)
+
+
+def place_greedily(problem: PlacementProblem, *, start: Copies | None = None, thrift: float = 0.0) -> Copies:
+    """Places copies one by one, starting from `start`, and then keeps every free current copy that still fits.
+
+    Args:
+        problem: the instance.
+        start: copies that stay in any case; nothing by default.
+        thrift: least value that a pushed copy must have, as a share of its push price.
+    """
+    empty = np.zeros(0, dtype=np.int32)
+    copies = start or Copies(empty, empty)
+    if not problem.settings.pops_hold_everything:
+        copies = _place_tier(problem, copies, problem.is_pop, thrift)
+    copies = _place_tier(problem, copies, ~problem.is_pop, thrift)
+    order = np.argsort(-_requests_per_segment(problem)[problem.current_segment], kind="stable")
+    kept = _add_while_fitting(problem, copies, problem.current_segment[order], problem.current_source[order])
+    return meet_requirements(problem, kept)
+
+
+def meet_requirements(problem: PlacementProblem, copies: Copies) -> Copies:
+    """Adds the cheapest copies that bring segments to their availability target and tier-1 copy, where they fit.
+
+    A segment is left to the origin when its copies would cost more than the penalty, unless fallback is forbidden.
+    """
+    offer = _offers(problem, copies)
+    if not len(offer.segment):
+        return copies
+    return _add_while_fitting(problem, copies, offer.segment, offer.source)
+
+
+def _offers(problem: PlacementProblem, copies: Copies) -> Copies:
+    """For each segment that misses a requirement, sources in the order in which they would mend it."""
+    needy = np.flatnonzero(missing_requirements(problem, copies))
+    spare = _spare_storage(problem, copies)
+    price = problem.push_price / np.maximum(problem.credit, 1e-9)
+    candidates = np.flatnonzero(problem.sources.eligible & ~problem.standing & (spare > 0))
+    pops_first = ~problem.is_pop[candidates] & problem.settings.require_tier_one_copy
+    ranked = candidates[np.lexsort((candidates, price[candidates], pops_first))]
+    segments, sources = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+    for s in needy:
+        chosen = _mend(problem, copies, int(s), ranked, spare)
+        spare[chosen] -= problem.segments.bytes[s]
+        segments.append(np.full(len(chosen), s, dtype=np.int32))
+        sources.append(chosen.astype(np.int32))
+    return Copies(np.concatenate(segments), np.concatenate(sources))
+
+
+def _mend(problem: PlacementProblem, copies: Copies, segment: int, ranked: Int64, spare: Float64) -> Int64:
+    """The first sources in rank that bring one segment to its requirements; none if that costs too much."""
+    settings, size = problem.settings, problem.segments.bytes[segment]
+    held = copies.source[slice(*np.searchsorted(copies.segment, [segment, segment + 1]))]
+    best = dict.fromkeys(problem.domain[held].tolist(), 0.0)
+    for n in held:
+        best[int(problem.domain[n])] = max(best[int(problem.domain[n])], float(problem.credit[n]))
+    credit = sum(best.values()) + float(problem.credit[problem.standing].sum())
+    backed = bool(problem.standing.any() or problem.is_pop[held].any() or not settings.require_tier_one_copy)
+    chosen: list[int] = []
+    cost = 0.0
+    for n in ranked[spare[ranked] >= size].tolist():
+        if credit >= problem.required_credit and backed:
+            break
+        if int(problem.domain[n]) in best or (credit >= problem.required_credit and not problem.is_pop[n]):
+            continue
+        chosen.append(n)
+        best[int(problem.domain[n])] = float(problem.credit[n])
+        credit += float(problem.credit[n])
+        backed = backed or bool(problem.is_pop[n])
+        cost += float(problem.push_price[n] * size)
+    met = credit >= problem.required_credit and backed
+    worth = not settings.allow_origin_fallback or cost <= settings.origin_fallback_millidollars
+    return np.array(chosen if met and worth else [], dtype=np.int64)
+
+
+def missing_requirements(problem: PlacementProblem, copies: Copies) -> Bool:
+    """Segments without their availability target or tier-1 copy: these fall back to the origin, (S,)."""
+    n_segments = len(problem.segments)
+    order = np.lexsort((problem.credit[copies.source], problem.domain[copies.source], copies.segment))
+    segment, domain = copies.segment[order], problem.domain[copies.source][order]
+    best = np.ones(len(order), dtype=np.bool_)
+    best[:-1] = (np.diff(segment) != 0) | (np.diff(domain) != 0)
+    weights = problem.credit[copies.source][order][best]
+    credit = np.bincount(segment[best], weights=weights, minlength=n_segments)
+    missing = credit + float(problem.credit[problem.standing].sum()) < problem.required_credit - 1e-6
+    if problem.settings.require_tier_one_copy and not problem.standing.any():
+        backed = np.zeros(n_segments, dtype=np.bool_)
+        backed[copies.segment[problem.is_pop[copies.source]]] = True
+        missing |= ~backed
+    return np.asarray(missing)
+
+
+def _requests_per_segment(problem: PlacementProblem) -> Float64:
+    demand = problem.demand
+    total = np.bincount(demand.segment, weights=demand.requests, minlength=len(problem.segments))
+    return np.asarray(total, dtype=np.float64)
+
+
+def _spare_storage(problem: PlacementProblem, copies: Copies) -> Float64:
+    sized = problem.segments.bytes[copies.segment]
+    used = np.bincount(copies.source, weights=sized, minlength=len(problem.sources))
+    return problem.storage_limit_bytes - used
+
+
+def _add_while_fitting(problem: PlacementProblem, copies: Copies, segment: Int32, source: Int32) -> Copies:
+    """Adds the given pairs in order, skipping those already there and those that break a hard limit."""
+    allowed = problem.sources.eligible[source] & ~problem.standing[source]
+    segment, source = segment[allowed], source[allowed]
+    price = np.where(problem.is_current(segment, source), 0, problem.segments.bytes[segment]).astype(np.float64)
+    held_new = ~problem.is_current(copies.segment, copies.source)
+    budget = problem.movement_limit_bytes - float(problem.segments.bytes[copies.segment[held_new]].sum())
+    added = _fitting(
+        (copies.segment, copies.source),
+        (segment, source, price),
+        problem.segments.bytes,
+        _spare_storage(problem, copies),
+        _source_codes(problem),
+        _caps(problem),
+        budget,
+    )
+    segments = np.concatenate([copies.segment, segment[added]])
+    return Copies.sorted(segments, np.concatenate([copies.source, source[added]]))
+
+
+def _source_codes(problem: PlacementProblem) -> tuple[Int32, Int64]:
+    return problem.sources.network, problem.sources.tier.astype(np.int64)
+
+
+def _caps(problem: PlacementProblem) -> Int64:
+    """Most copies in one network, then on tiers 1, 2 and 3."""
+    tiers = problem.settings.max_copies_by_tier or (NO_LIMIT, NO_LIMIT, NO_LIMIT)
+    return np.array([problem.settings.max_copies_per_network, *tiers], dtype=np.int64)
+
+
+@numba.njit(cache=True)
+def _room(s, n, first, following, holder, network, tier, caps):  # type: ignore[no-untyped-def]
+    """Whether one more copy of segment s at n repeats no copy and keeps its network and tier within their caps."""
+    in_network, in_tier = 0, 0
+    at = first[s]
+    while at >= 0:
+        m = holder[at]
+        if m == n:
+            return False
+        in_network += 1 if network[n] >= 0 and network[m] == network[n] else 0
+        in_tier += 1 if tier[m] == tier[n] else 0
+        at = following[at]
+    return in_network < caps[0] and in_tier < caps[tier[n]]
+
+
+@numba.njit(cache=True)
+def _fitting(held, offered, size, spare, codes, caps, budget):  # type: ignore[no-untyped-def]
+    """Which offered pairs are added, in order."""
+    network, tier = codes
+    total = len(held[0]) + len(offered[0])
+    first, following = np.full(len(size), -1), np.full(total, -1)
+    holder = np.empty(total, np.int64)
+    for at in range(len(held[0])):
+        holder[at], following[at] = held[1][at], first[held[0][at]]
+        first[held[0][at]] = at
+    added, at = np.zeros(len(offered[0]), np.bool_), len(held[0])
+    for i in range(len(offered[0])):
+        s, n, price = offered[0][i], offered[1][i], offered[2][i]
+        if size[s] > spare[n] or price > budget or not _room(s, n, first, following, holder, network, tier, caps):
+            continue
+        added[i] = True
+        spare[n] -= size[s]
+        budget -= price
+        holder[at], following[at], first[s] = n, first[s], at
+        at += 1
+    return added
+
+
+class _Instance(NamedTuple):
+    """What does not change while copies are placed. Demand rows are sorted by segment."""
+
+    row_start: Int64  # (S + 1,)
+    location: Int32  # (D,)
+    requests: Float64  # (D,)
+    fallback_price: Float64  # price of a request that no candidate serves (D,)
+    size: Float64  # (S,)
+    near_start: Int64  # (L + 1,)
+    near: Int32  # candidates of each location, cheapest first; spent ones are swept out
+    smallest: float  # size of the smallest segment
+    current_start: Int64  # (S + 1,)
+    current: Int32  # sources that hold a segment now and are candidates
+    can_serve: Bool  # (L, N)
+    request_price: Float64  # (L, N)
+    byte_price: Float64  # (N,)
+    push_price: Float64  # (N,)
+    survival: Float64  # (N,)
+    uplink: Float64  # (N,)
+    network: Int32  # (N,)
+    tier: Int64  # (N,)
+    caps: Int64  # (4,)
+
+
+class _State(NamedTuple):
+    """What changes with every copy."""
+
+    delivered: Float64  # share of a row's requests that copies serve (D,)
+    nobody: Float64  # probability that none of the copies in a row's reach is up (D,)
+    uplink: Float64  # free (N,)
+    spare: Float64  # free storage (N,)
+    budget: Float64  # bytes that may still move (1,)
+    first: Int64  # newest copy of each segment, -1 for none (S,)
+    following: Int64  # the copy placed before it (capacity,)
+    holder: Int64  # (capacity,)
+    near_end: Int64  # end of each location's candidates that are not spent (L,)
+    value: Float64  # scratch: value of a candidate before its uplink is counted (N,)
+    load: Float64  # scratch: bytes it would serve (N,)
+    stamp: Int64  # scratch: the valuation that `value` and `load` belong to (N,)
+    holds: Int64  # scratch: the valuation in which the source holds the segment now (N,)
+
+
+def _place_tier(problem: PlacementProblem, start: Copies, among: Bool, thrift: float) -> Copies:
+    """Adds copies at the sources in `among` to those in `start`."""
+    instance = _instance(problem, start, among)
+    state = _state(problem, start, instance)
+    mine = among[start.source]
+    held = (start.segment[mine], start.source[mine], start.segment[~mine], start.source[~mine])
+    limit = problem.settings.candidates_per_location
+    segment, source = _lazy_greedy(instance, state, held, limit, thrift)
+    segments = np.concatenate([start.segment[~mine], segment])
+    return Copies.sorted(segments, np.concatenate([start.source[~mine], source]))
+
+
+def _instance(problem: PlacementProblem, start: Copies, among: Bool) -> _Instance:
+    demand = problem.demand
+    order = np.lexsort((demand.location, demand.segment))
+    order = order[demand.requests[order] > 0]
+    n_segments = len(problem.segments)
+    near_start, near = _near(problem, among)
+    keys = problem.current_keys
+    holder = (keys % max(1, len(problem.sources))).astype(np.int32)
+    usable = among[holder] & problem.sources.eligible[holder] & ~problem.standing[holder]
+    holders = (keys // max(1, len(problem.sources)))[usable]
+    return _Instance(
+        row_start=np.searchsorted(demand.segment[order], np.arange(n_segments + 1)),
+        location=demand.location[order],
+        requests=demand.requests[order],
+        fallback_price=_fallback_price(problem, start, among)[order],
+        size=problem.segments.bytes.astype(np.float64),
+        near_start=near_start,
+        near=near,
+        smallest=float(problem.segments.bytes.min(initial=0)),
+        current_start=np.searchsorted(holders, np.arange(n_segments + 1)),
+        current=holder[usable],
+        can_serve=problem.can_serve,
+        request_price=problem.request_price,
+        byte_price=problem.byte_price,
+        push_price=problem.push_price,
+        survival=problem.sources.survival,
+        uplink=problem.usable_uplink_bytes,
+        network=problem.sources.network,
+        tier=problem.sources.tier.astype(np.int64),
+        caps=_caps(problem),
+    )
+
+
+def _state(problem: PlacementProblem, start: Copies, instance: _Instance) -> _State:
+    n_rows, n_sources, n_segments = len(instance.location), len(problem.sources), len(problem.segments)
+    is_new = ~problem.is_current(start.segment, start.source)
+    moved = float(problem.segments.bytes[start.segment[is_new]].sum())
+    room = np.maximum(1, _spare_storage(problem, start)) / max(1.0, float(instance.size.min(initial=np.inf)))
+    capacity = int(np.minimum(room, n_segments).sum()) + n_sources + len(start.segment)
+    return _State(
+        delivered=np.zeros(n_rows),
+        nobody=np.ones(n_rows),
+        uplink=problem.usable_uplink_bytes.copy(),
+        spare=_spare_storage(problem, start),
+        budget=np.array([problem.movement_limit_bytes - moved]),
+        first=np.full(n_segments, -1),
+        following=np.full(capacity, -1),
+        holder=np.zeros(capacity, dtype=np.int64),
+        near_end=instance.near_start[1:].copy(),
+        value=np.zeros(n_sources),
+        load=np.zeros(n_sources),
+        stamp=np.full(n_sources, -1),
+        holds=np.full(n_sources, -1),
+    )
+
+
+def _near(problem: PlacementProblem, among: Bool) -> tuple[Int64, Int32]:
+    """Candidates of each location, cheapest first for a segment of mean size, as (L + 1,) starts and codes."""
+    size = float(problem.segments.bytes.mean()) if len(problem.segments) else 0.0
+    useful = problem.can_serve & (among & ~problem.standing & (problem.storage_limit_bytes > 0))[None, :]
+    price = problem.request_price + problem.byte_price[None, :] * size
+    lists = [nodes[np.argsort(price[at, nodes], kind="stable")] for at, nodes in enumerate(map(np.flatnonzero, useful))]
+    starts = np.cumsum([0, *map(len, lists)])
+    return starts, np.concatenate([np.zeros(0, np.int64), *lists]).astype(np.int32)
+
+
+def _fallback_price(problem: PlacementProblem, start: Copies, among: Bool) -> Float64:
+    """Price of each row's request when no source in `among` serves it: its cheapest POP or the origin, (D,)."""
+    price = problem.origin_price.copy()
+    if among[problem.is_pop].any():
+        return price
+    pops = problem.is_pop[start.source]
+    arcs = serving_arcs(problem, start.segment[pops], start.source[pops])
+    np.minimum.at(price, arcs.row, problem.origin_price[arcs.row] - arcs.saving)
+    return price
+
+
+@numba.njit(cache=True)
+def _lazy_greedy(
+    instance: _Instance,
+    state: _State,
+    held: tuple[Int32, Int32, Int32, Int32],
+    limit: int,
+    thrift: float,
+) -> tuple[Int32, Int32]:
+    """Copies at the candidates, those already there first."""
+    segments, sources = [np.int32(0) for _ in range(0)], [np.int32(0) for _ in range(0)]
+    for at in range(len(held[2])):
+        _link(state, int(held[2][at]), int(held[3][at]), at)
+    for at in range(len(held[0])):
+        _commit(instance, state, int(held[0][at]), int(held[1][at]), len(held[2]) + len(segments))
+        segments.append(held[0][at])
+        sources.append(held[1][at])
+    heap = [(-np.inf, s) for s in range(len(instance.size)) if _asked(instance, s)]
+    valuation, spent = 0, 0
+    while len(heap):
+        s = heapq.heappop(heap)[1]
+        valuation += 1
+        gain, n = _best_copy(instance, state, s, limit, thrift, valuation)
+        if n < 0:
+            continue
+        density = gain / instance.size[s]
+        if len(heap) == 0 or density >= -ACCEPTED_SHARE * heap[0][0]:
+            _pay(instance, state, s, n)
+            state.spare[n] -= instance.size[s]
+            _commit(instance, state, s, n, len(held[2]) + len(segments))
+            segments.append(np.int32(s))
+            sources.append(np.int32(n))
+            spent += 1 if _is_spent(instance, state, n) else 0
+            if spent >= SPENT_BEFORE_SWEEP:
+                _sweep(instance, state)
+                spent = 0
+        heapq.heappush(heap, (-density, s))
+    return np.array(segments, dtype=np.int32), np.array(sources, dtype=np.int32)
+
+
+@numba.njit(cache=True)
+def _is_spent(instance: _Instance, state: _State, n: int) -> bool:
+    return bool(state.uplink[n] <= 0 or state.spare[n] < instance.smallest)
+
+
+@numba.njit(cache=True)
+def _sweep(instance: _Instance, state: _State) -> None:
+    """Takes spent sources off the lists of candidates, keeping their order."""
+    for location in range(len(state.near_end)):
+        end = instance.near_start[location]
+        for at in range(instance.near_start[location], state.near_end[location]):
+            n = instance.near[at]
+            if not _is_spent(instance, state, n):
+                instance.near[end] = n
+                end += 1
+        state.near_end[location] = end
+
+
+@numba.njit(cache=True)
+def _asked(instance: _Instance, s: int) -> bool:
+    return bool(instance.row_start[s + 1] > instance.row_start[s])
+
+
+@numba.njit(cache=True)
+def _best_copy(
+    instance: _Instance, state: _State, s: int, limit: int, thrift: float, valuation: int
+) -> tuple[float, int]:
+    """The most valuable copy of segment s and its value; source -1 where none is worth its push."""
+    size, touched = instance.size[s], [np.int64(0) for _ in range(0)]
+    may_push = size <= state.budget[0]
+    near, current, spare, uplink, holds = instance.near, instance.current, state.spare, state.uplink, state.holds
+    arrays = (state.stamp, state.value, state.load, instance.survival, instance.byte_price)
+    for at in range(instance.current_start[s], instance.current_start[s + 1]):
+        holds[current[at]] = valuation
+    for k in range(instance.row_start[s], instance.row_start[s + 1]):
+        seen, location = 0, instance.location[k]
+        prices, reached = instance.request_price[location], instance.can_serve[location]
+        row = (instance.requests[k], instance.fallback_price[k], state.nobody[k], state.delivered[k])
+        for at in range(instance.near_start[location], state.near_end[location]):
+            n = near[at]
+            if not may_push or seen >= limit:
+                break
+            if size <= spare[n] and uplink[n] > 0 and holds[n] != valuation:
+                seen += 1
+                _value_row(row, arrays, prices, n, size, valuation, touched)
+        for at in range(instance.current_start[s], instance.current_start[s + 1]):
+            n = current[at]
+            if reached[n] and size <= spare[n]:
+                _value_row(row, arrays, prices, n, size, valuation, touched)
+    return _pick(instance, state, s, thrift, valuation, touched)
+
+
+@numba.njit(cache=True)
+def _new_share(instance: _Instance, state: _State, k: int, n: int) -> float:
+    """Share of row k's requests that a copy at n would newly serve, if its uplink were free."""
+    survival = instance.survival[n]
+    together = 1.0 - state.nobody[k] * (1.0 - survival)
+    return float(max(0.0, min(survival, together - state.delivered[k])))
+
+
+@numba.njit(cache=True)
+def _saving(instance: _Instance, k: int, n: int, size: float) -> float:
+    """What a request of row k saves when n serves it, in m$."""
+    price = instance.request_price[instance.location[k], n] + instance.byte_price[n] * size
+    return float(instance.fallback_price[k] - price)
+
+
+@numba.njit(cache=True, inline="always")
+def _value_row(row, arrays, prices, n: int, size: float, valuation: int, touched) -> None:  # type: ignore[no-untyped-def]
+    """Adds what a copy at n is worth to one demand row. Takes bare arrays: this is the innermost loop."""
+    requests, fallback_price, nobody, delivered = row
+    stamp, value, load, survival, byte_price = arrays
+    saving = fallback_price - prices[n] - byte_price[n] * size
+    served = requests * min(survival[n], 1.0 - nobody * (1.0 - survival[n]) - delivered)
+    if saving > 0 and served > 0:
+        if stamp[n] != valuation:
+            stamp[n], value[n], load[n] = valuation, 0.0, 0.0
+            touched.append(np.int64(n))
+        value[n] += served * saving
+        load[n] += served * size
+
+
+@numba.njit(cache=True)
+def _pick(  # type: ignore[no-untyped-def]
+    instance: _Instance, state: _State, s: int, thrift: float, valuation: int, touched
+) -> tuple[float, int]:
+    """The touched source with the largest value net of the push; equal ones by free uplink, then nearest first."""
+    best, chosen, size = 0.0, -1, instance.size[s]
+    holds, value, uplink, load, push_price = state.holds, state.value, state.uplink, state.load, instance.push_price
+    for n in touched:
+        push = 0.0 if holds[n] == valuation else push_price[n] * size
+        gain = value[n] * min(1.0, uplink[n] / load[n]) - push
+        if gain <= thrift * push or gain < best or gain <= 0:
+            continue
+        if gain == best and uplink[n] <= uplink[chosen]:
+            continue
+        if _room(s, n, state.first, state.following, state.holder, instance.network, instance.tier, instance.caps):
+            best, chosen = gain, int(n)
+    return best, chosen
+
+
+@numba.njit(cache=True)
+def _pay(instance: _Instance, state: _State, s: int, n: int) -> None:
+    """Takes the copy's bytes from the movement budget, unless n holds the segment now."""
+    for at in range(instance.current_start[s], instance.current_start[s + 1]):
+        if instance.current[at] == n:
+            return
+    state.budget[0] -= instance.size[s]
+
+
+@numba.njit(cache=True)
+def _commit(instance: _Instance, state: _State, s: int, n: int, copy: int) -> None:
+    """Places a copy of s at n: it serves what it newly can, in proportion to its free uplink."""
+    _link(state, s, n, copy)
+    size, load = instance.size[s], 0.0
+    for k in range(instance.row_start[s], instance.row_start[s + 1]):
+        if instance.can_serve[instance.location[k], n] and _saving(instance, k, n, size) > 0:
+            load += instance.requests[k] * _new_share(instance, state, k, n) * size
+    scale = min(1.0, state.uplink[n] / load) if load > 0 else 0.0
+    for k in range(instance.row_start[s], instance.row_start[s + 1]):
+        if instance.can_serve[instance.location[k], n]:
+            if _saving(instance, k, n, size) > 0:
+                state.delivered[k] += scale * _new_share(instance, state, k, n)
+            state.nobody[k] *= 1.0 - instance.survival[n]
+    left = state.uplink[n] - scale * load
+    state.uplink[n] = left if left > SPENT_SHARE * instance.uplink[n] else 0.0
+
+
+@numba.njit(cache=True)
+def _link(state: _State, s: int, n: int, copy: int) -> None:
+    state.holder[copy], state.following[copy] = n, state.first[s]
+    state.first[s] = copy
