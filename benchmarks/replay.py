@@ -1,0 +1,124 @@
+"""How fast the judge plays: requests per second and core, beside libcachesim's LRU on the same trace.
+
+    python -m benchmarks.replay --requests 1000000 --candidates 8
+
+Prints one JSON object with machine and versions. Compilation is outside the clock (one warm-up call).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+
+import numpy as np
+
+from placement.caches import CacheReplay, CacheSettings, single_lru
+from placement.replay import Holdings, Replay, ReplayWorld, SegmentRequests
+from placement.uptime import Uptime
+
+HOUR_US = 3_600_000_000
+N_LOCATIONS, N_POPS, N_NODES, N_SEGMENTS = 29, 6, 1800, 50_000
+
+
+def busy_day(n_requests: int, seed: int) -> tuple[ReplayWorld, SegmentRequests]:
+    """A day of Zipf requests on 1,800 nodes that come and go four times."""
+    rng = np.random.default_rng(seed)
+    n = N_POPS + N_NODES
+    starts = rng.integers(0, 24 * HOUR_US, 4 * n)
+    world = ReplayWorld(
+        segment_bytes=rng.integers(100_000, 4_000_000, N_SEGMENTS),
+        location=rng.integers(0, N_LOCATIONS, n).astype(np.int32),
+        tier=np.r_[np.ones(N_POPS), np.full(N_NODES, 2)].astype(np.int8),
+        uplink_bps=np.full(n, 5e6),
+        downlink_bps=np.full(n, 2e7),
+        storage_bytes=np.full(n, 10**9),
+        rtt_ms=rng.uniform(5, 80, (N_LOCATIONS, n)).astype(np.float32),
+        distance_km=rng.uniform(5, 3000, (N_LOCATIONS, n)).astype(np.float32),
+        reach=np.ones((N_LOCATIONS, n), np.bool_),
+        uptime=Uptime.from_sessions(
+            rng.integers(0, n, 4 * n), starts, starts + rng.integers(HOUR_US, 12 * HOUR_US, 4 * n), n_sources=n
+        ),
+        egress_cost_per_gb=np.full(n, 0.02),
+    )
+    segment = np.minimum(rng.zipf(1.2, n_requests) - 1, N_SEGMENTS - 1).astype(np.int32)
+    ts_us = np.sort(rng.integers(0, 24 * HOUR_US, n_requests))
+    location = rng.integers(0, N_LOCATIONS, n_requests).astype(np.int32)
+    return world, SegmentRequests(ts_us, segment, location, world.segment_bytes[segment])
+
+
+def copies_of_the_head(world: ReplayWorld, candidates: int) -> Holdings:
+    """So many copies of each of the most popular segments as fit, spread over the nodes."""
+    n_segments = min(20_000, N_NODES * 10**9 // (4_000_000 * candidates))
+    segment = np.repeat(np.arange(n_segments, dtype=np.int32), candidates)
+    step = np.tile(np.arange(candidates, dtype=np.int32), n_segments)
+    return Holdings(0, segment, (N_POPS + (segment * 13 + step * 211) % N_NODES).astype(np.int32))
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """CPU time of this process, because the machine may be shared; the faster of two runs after a warm-up."""
+    work()
+    spent = []
+    for _ in range(2):
+        start = time.process_time()
+        work()
+        spent.append(time.process_time() - start)
+    return min(spent)
+
+
+def libcachesim_lru(requests: SegmentRequests, world: ReplayWorld, capacity: int) -> Callable[[], object] | None:
+    """The same requests through libcachesim's LRU, one call each from Python, as its users do; None without it."""
+    try:
+        import libcachesim
+    except ImportError:
+        return None
+    wanted = []
+    for i, segment in enumerate(requests.segment.tolist()):
+        request = libcachesim.Request()
+        request.clock_time, request.obj_id, request.obj_size = i, segment, int(world.segment_bytes[segment])
+        wanted.append(request)
+
+    def play() -> int:
+        cache = libcachesim.LRU(cache_size=capacity)
+        return sum(map(cache.get, wanted))
+
+    return play
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=1_000_000)
+    parser.add_argument("--candidates", type=int, default=8)
+    options = parser.parse_args()
+    world, requests = busy_day(options.requests, seed=0)
+    plan = copies_of_the_head(world, options.candidates)
+    capacity = 10**9
+    rows: dict[str, Callable[[], object] | None] = {
+        "cdn_alone": lambda: Replay(world).play([requests]),
+        f"plan_{options.candidates}_candidates": lambda: Replay(world).play([requests], [plan]),
+        "lru_on_devices_every_miss": lambda: CacheReplay(world, CacheSettings("every_miss")).play([requests]),
+        "lru_single": lambda: single_lru(requests.segment, world.segment_bytes, capacity),
+        "libcachesim_lru_single": libcachesim_lru(requests, world, capacity),
+    }
+    rate = {name: len(requests) / cpu_seconds(work) for name, work in rows.items() if work is not None}
+    ratio = rate["lru_single"] / rate["libcachesim_lru_single"] if "libcachesim_lru_single" in rate else None
+    print(
+        json.dumps(
+            {
+                "requests": len(requests),
+                "requests_per_cpu_second": {name: round(value) for name, value in rate.items()},
+                "lru_single_over_libcachesim": ratio,
+                "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
+                "versions": {name: version(name) for name in ("numba", "numpy")},
+            },
+            indent=2,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
