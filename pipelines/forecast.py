@@ -1,0 +1,175 @@
+"""Forecasts of one window: demand of every active cell, survival of every node, and the state they came from.
+
+`forecasts/<id>/` holds `demand.parquet`, `churn.parquet` and a manifest; the id is a hash of the instant, the model
+versions, the tables and the configuration, so a second run finds its work done. `state/` holds the counters and sessions
+as of the newest forecast, for the service.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from models.counters import CounterStore
+from models.events import HOUR_US, RequestLog
+from models.forecast import ChurnForecast, DemandForecast
+from models.snapshot import save_counters, save_sessions
+from pipelines.champions import Champions
+from pipelines.config import DataSource, PlacementRun
+from pipelines.console import Console
+from pipelines.errors import Degraded, InputError
+from pipelines.home import Home
+from pipelines.inputs import Inputs
+from pipelines.jobs import MANIFEST, instant_us, iso, job_id, only_one, point_at, read_manifest, write_result
+from pipelines.provenance import code_commit, settings_digest
+from pipelines.staging import staged_folder
+from pipelines.store import read_parquet
+
+LATEST = "latest"
+
+
+@dataclass(frozen=True)
+class Forecasts:
+    """A finished forecast job."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def at_us(self) -> int:
+        return int(self.manifest["at_us"])
+
+    def demand(self) -> DemandForecast:
+        return _demand(self.folder, self.manifest)
+
+    def churn(self) -> ChurnForecast:
+        return _churn(self.folder, self.manifest)
+
+
+def forecast_step(settings: PlacementRun, home: Home, console: Console, *, at: str) -> tuple[dict[str, Any], str]:
+    """Forecasts the window that starts at `at` (default: the first whole hour after the last request)."""
+    inputs = Inputs.find(DataSource(tables=settings.tables), home)
+    everything = inputs.requests(np.iinfo(np.int64).max)
+    at_us = instant_us(at) if at else -(-(int(everything.ts_us[-1]) + 1) // HOUR_US) * HOUR_US
+    log = everything.before(at_us)
+    if len(log) == 0:
+        raise InputError(f"No request is known before {iso(at_us)}; give a later --at.")
+    with only_one(home.forecasts):
+        return _forecast(settings, home, console, inputs, log, at_us)
+
+
+def _forecast(
+    settings: PlacementRun, home: Home, console: Console, inputs: Inputs, log: RequestLog, at_us: int
+) -> tuple[dict[str, Any], str]:
+    history = inputs.history(at_us)
+    champions = Champions(home)
+    demand, churn = champions.demand(log, at_us=at_us), champions.churn(history, at_us=at_us)
+    reasons = [champion.reason for champion in (demand, churn) if champion.reason]
+    age_hours = (at_us - int(log.ts_us[-1])) / HOUR_US
+    if age_hours > settings.maximum_age_hours:
+        reasons.append(f"the newest request is {age_hours:.1f} h old, allowed are {settings.maximum_age_hours:g} h")
+    versions = {"demand": demand.version, "churn": churn.version}
+    facts = {"versions": versions, "data": inputs.digest, "config": settings_digest(settings)}
+    name = job_id(at_us, **facts)
+    folder = home.forecasts / name
+    manifest = {
+        "id": name,
+        "at_us": at_us,
+        "at": iso(at_us),
+        "horizon_hours": settings.planning.horizon_hours,
+        "tables": settings.tables,
+        "quality": "fallback" if reasons else "good",
+        "reasons": reasons,
+        "code_commit": code_commit(),
+        **facts,
+    }
+    changed = not (folder / MANIFEST).exists()
+    is_newest = not (home.forecasts / LATEST).exists() or latest_forecasts(home).at_us <= at_us
+    if changed:
+        console.note(f"forecasting {settings.planning.horizon_hours:g} h from {iso(at_us)}")
+        store = CounterStore()
+        store.update(log)
+        horizon = round(settings.planning.horizon_hours)
+        asked = demand.model.forecast(store, at_us=at_us, horizon_hours=horizon)
+        gone = churn.model.forecast(history, at_us=at_us)
+        if is_newest:  # before the forecast appears: a run that was killed between the two finds it missing, not old
+            _save_state(home, inputs, store, at_us)
+        with staged_folder(folder) as staging:
+            tables = {"demand": asked.to_arrow(with_other=True), "churn": gone.to_arrow()}
+            write_result(staging, tables, {**manifest, "cells": len(asked), "nodes": len(gone)})
+    if is_newest:
+        point_at(home.forecasts / LATEST, folder)
+    if reasons and settings.on_fallback == "strict":
+        raise Degraded("The forecast is a fallback: " + "; ".join(reasons))
+    value = {**read_manifest(folder), "changed": changed}
+    did = "written" if changed else "was there already; nothing to do"
+    text = f"Forecast {name} {did}: {value['cells']:,} cells, {value['nodes']:,} nodes."
+    return value, "\n".join([text, *(f"Fallback: {reason}" for reason in reasons)])
+
+
+def _save_state(home: Home, inputs: Inputs, store: CounterStore, at_us: int) -> None:
+    availability, nodes = inputs.sessions(at_us)
+    with staged_folder(home.state) as staging:
+        save_counters(staging / "counters", store)
+        save_sessions(staging / "sessions", availability=availability, nodes=nodes, known_until_us=at_us)
+
+
+def latest_forecasts(home: Home) -> Forecasts:
+    """The newest finished forecast.
+
+    Raises:
+        InputError: there is none.
+    """
+    link = home.forecasts / LATEST
+    if not link.exists():
+        raise InputError(f"There is no forecast under {home.forecasts}. Run `premirror forecast` first.")
+    return Forecasts(link.resolve(), read_manifest(link.resolve()))
+
+
+def forecasts_at(home: Home, at_us: int) -> Forecasts:
+    """The newest forecast made for an instant; an InputError where there is none."""
+    stamp = job_id(at_us).split("-")[0]
+    found = sorted(home.forecasts.glob(f"{stamp}-*/{MANIFEST}"), key=lambda path: path.stat().st_mtime_ns)
+    if not found:
+        raise InputError(f"There is no forecast for {iso(at_us)}. Run `premirror forecast --at {iso(at_us)}` first.")
+    return Forecasts(found[-1].parent, read_manifest(found[-1].parent))
+
+
+def _demand(folder: Path, manifest: dict[str, Any]) -> DemandForecast:
+    table = read_parquet(folder / "demand.parquet", "demand").to_pandas()
+    other = table[table["content"].isna()]
+    cells = table[table["content"].notna()]
+    content, contents = pd.factorize(cells["content"], sort=True)
+    locations = pd.Index(other["location"])
+    location = locations.get_indexer(pd.Index(cells["location"]))
+    order = np.lexsort((location, content))
+    return DemandForecast(
+        origin_us=int(manifest["at_us"]),
+        horizon_hours=float(manifest["horizon_hours"]),
+        content=content[order].astype(np.int32),
+        location=location[order].astype(np.int32),
+        mean=cells["mean"].to_numpy()[order],
+        dispersion=cells["dispersion"].to_numpy()[order],
+        other_mean=other["mean"].to_numpy(),
+        contents=np.asarray(contents, dtype=object),
+        locations=np.asarray(locations, dtype=object),
+    )
+
+
+def _churn(folder: Path, manifest: dict[str, Any]) -> ChurnForecast:
+    table = read_parquet(folder / "churn.parquet", "churn").to_pandas()
+    edges = np.unique(table["horizon_hours"].to_numpy())
+    n = len(table) // max(len(edges), 1)
+    shape = (n, len(edges))
+    return ChurnForecast(
+        origin_us=int(manifest["at_us"]),
+        edges_hours=edges,
+        nodes=np.asarray(table["node"], dtype=object).reshape(shape)[:, 0],
+        up=table["up"].to_numpy().reshape(shape)[:, 0],
+        survival=table["survival"].to_numpy().reshape(shape),
+        availability=table["availability"].to_numpy().reshape(shape),
+    )

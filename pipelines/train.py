@@ -1,0 +1,193 @@
+"""Trains one model, saves it with the snapshot that it saw last, and registers it as the candidate.
+
+One MLflow run a training: resolved configuration, losses by epoch, data sets with digests, the model as a pyfunc with
+signature and input example. Nothing later than the end of the validation window is read.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from models.answers import churn_rows, demand_rows, next_content_rows
+from models.churn.training import fit_churn
+from models.counters import CounterStore
+from models.demand.training import fit_demand
+from models.events import RequestLog
+from models.next_content.training import fit_next_content
+from models.registry import MODEL_NAMES, DatasetInput, Registry, RunEntry
+from models.snapshot import save_counters, save_sessions
+from pipelines.config import ChurnRun, DemandRun, NextContentRun
+from pipelines.console import Console, table
+from pipelines.home import Home
+from pipelines.inputs import Inputs
+from pipelines.provenance import code_commit, settings_digest
+from pipelines.typed import flat
+
+Run = DemandRun | NextContentRun | ChurnRun
+EXAMPLE_ROWS = 3
+History = list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model before it is saved.
+
+    Attributes:
+        model: the forecaster.
+        history: one row of losses an epoch.
+        save: writes the model and its snapshot into a folder.
+        example: one input of the pyfunc.
+        answer: what it answers.
+        rows: how many requests or sessions it read.
+    """
+
+    model: Any
+    history: History
+    save: Callable[[Path], None]
+    example: pd.DataFrame
+    answer: pd.DataFrame
+    rows: int
+
+
+def fit(kind: str, run: Run, inputs: Inputs) -> Trained:
+    """Trains the model of `kind` on the run's train and validation windows."""
+    if isinstance(run, DemandRun):
+        return _fit_demand(run, inputs)
+    if isinstance(run, NextContentRun):
+        return _fit_next_content(run, inputs)
+    return _fit_churn(run, inputs)
+
+
+def train_step(kind: str, run: Run, home: Home, console: Console) -> tuple[dict[str, Any], str]:
+    """Fits, saves and registers; answers with the version and the losses."""
+    inputs = Inputs.find(run.data, home)
+    registry = Registry(home.tracking_uri, home.artefact_root)
+    console.note(f"training {MODEL_NAMES[kind]} on {inputs.path}")
+    started = time.perf_counter()
+    trained = fit(kind, run, inputs)
+    seconds = time.perf_counter() - started
+    console.note(f"trained in {seconds:.1f} s on {trained.rows:,} rows; registering")
+    with tempfile.TemporaryDirectory(dir=home.root, prefix=".train-") as temporary:
+        folder = Path(temporary) / "artefact"
+        folder.mkdir()
+        (folder / "kind").write_text(kind + "\n", encoding="utf-8")
+        trained.save(folder)
+        version = registry.register(
+            kind,
+            _entry(kind, run, inputs, trained, seconds),
+            folder,
+            signature=_signature(trained),
+            example=trained.example,
+        )
+    value = {
+        "model": version.name,
+        "version": version.version,
+        "run": version.run_id,
+        "seconds": round(seconds, 2),
+        "rows": trained.rows,
+        "history": trained.history,
+    }
+    losses = table(trained.history, list(trained.history[0])) if trained.history else "Nothing to learn: counters only."
+    return value, f"{version.name} version {version.version} is the candidate.\n{losses}"
+
+
+def _fit_demand(run: DemandRun, inputs: Inputs) -> Trained:
+    train, validation = run.windows.us("train"), run.windows.us("validation")
+    log = inputs.requests(validation[1])
+    model, history = fit_demand(log, train=train, validation=validation, settings=run.model, seed=run.seed)
+    store = CounterStore()
+    store.update(log)
+    forecast = model.forecast(store, at_us=validation[1], horizon_hours=run.model.horizons_hours[0])
+    cells = slice(0, EXAMPLE_ROWS)
+    example = pd.DataFrame(
+        {
+            "content": store.contents[forecast.content[cells]],
+            "location": store.locations[forecast.location[cells]],
+            "horizon_hours": run.model.horizons_hours[0],
+        }
+    )
+    answer = demand_rows(forecast, example["content"].tolist(), example["location"].tolist())
+
+    def save(folder: Path) -> None:
+        model.save(folder / "model", git_commit=code_commit())
+        save_counters(folder / "counters", store)
+
+    answer = answer.assign(horizon_hours=run.model.horizons_hours[0])
+    return Trained(model, history, save, example, answer, len(log))
+
+
+def _fit_next_content(run: NextContentRun, inputs: Inputs) -> Trained:
+    train, validation = run.windows.us("train"), run.windows.us("validation")
+    log = inputs.requests(validation[1])
+    model, history = fit_next_content(log, train=train, validation=validation, settings=run.model, seed=run.seed)
+    example = _example_sessions(log)
+    answer = next_content_rows(
+        model, example["history"].tolist(), example["location"].tolist(), at_us=model.store.time_us, k=EXAMPLE_ROWS
+    )
+    return Trained(model, history, lambda folder: model.save(folder / "model"), example, answer, len(log))
+
+
+def _example_sessions(log: RequestLog) -> pd.DataFrame:
+    last = slice(len(log) - EXAMPLE_ROWS, len(log))
+    return pd.DataFrame(
+        {
+            "history": [[content] for content in log.contents[log.content[last]]],
+            "location": log.locations[log.location[last]],
+        }
+    )
+
+
+def _fit_churn(run: ChurnRun, inputs: Inputs) -> Trained:
+    train, validation = run.windows.us("train"), run.windows.us("validation")
+    until_us = validation[1]
+    availability, nodes = inputs.sessions(until_us)
+    history = inputs.history(until_us)
+    model, losses = fit_churn(history, train=train, validation=validation, settings=run.model, seed=run.seed)
+    example = pd.DataFrame({"node": history.nodes[:EXAMPLE_ROWS]})
+    answer = churn_rows(model.forecast(history, at_us=until_us, nodes=example["node"].tolist()))
+
+    def save(folder: Path) -> None:
+        model.save(folder / "model")
+        save_sessions(folder / "sessions", availability=availability, nodes=nodes, known_until_us=until_us)
+
+    return Trained(model, losses, save, example, answer, len(availability))
+
+
+def _signature(trained: Trained) -> Any:
+    import warnings
+
+    from mlflow.models import infer_signature
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # advice about integer columns with missing values: there are none
+        return infer_signature(trained.example, trained.answer)
+
+
+def _entry(kind: str, run: Run, inputs: Inputs, trained: Trained, seconds: float) -> RunEntry:
+    digest = inputs.digest
+    steps = [
+        (name, step, value)
+        for step, row in enumerate(trained.history)
+        for name, value in row.items()
+        if name not in ("epoch", "network", "member")
+    ]
+    return RunEntry(
+        experiment=MODEL_NAMES[kind],
+        name=f"train {kind}",
+        parameters=flat(run),
+        metrics={"train_seconds": seconds, "rows": trained.rows},
+        steps=steps,
+        tags={"code_commit": code_commit(), "config_hash": settings_digest(run), "data_hash": digest},
+        description="Training run; the review of the version that it registered is on the version's page.",
+        datasets=[
+            DatasetInput(inputs.path.name, digest, str(inputs.path), context, trained.rows)
+            for context in ("train", "validation")
+        ],
+    )

@@ -1,0 +1,116 @@
+"""Rolling operation: every byte accounted for, the same again, and nothing planned twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.events import HOUR_US
+from pipelines.arena import Arena
+from pipelines.backtest import OptimisingPlanner, PlanNote, PopularityPlanner, Stretch, roll
+from pipelines.config import ReplayRun
+from pipelines.outlook import ClairvoyantOutlook
+from pipelines.rows import PopularityOutlook, YesterdayOutlook
+from pipelines.typed import build
+from placement.replay import ReplaySettings
+from placement.routing import RoutingSettings
+from placement.tally import ReplayTally
+from tests.conftest import DAY_US, GREEDY, START_US, TinyHome
+
+
+@pytest.fixture(scope="module")
+def run() -> ReplayRun:
+    """Twelve hours of the tiny world, planned every four, each plan for six."""
+    values = {
+        "name": "test",
+        "tables": "tiny",
+        "window": ["2026-03-06T12:00:00Z", "2026-03-07T00:00:00Z"],
+        "every_hours": 4,
+        "planning": GREEDY,
+    }
+    return build(ReplayRun, values, source="test")
+
+
+@pytest.fixture(scope="module")
+def arena(tiny_world: TinyHome, run: ReplayRun) -> Arena:
+    return Arena.read(tiny_world.tables, run)
+
+
+def _roll(arena: Arena, planner: Any, seen: list[tuple[int, int]] | None = None) -> tuple[ReplayTally, list[PlanNote]]:
+    return roll(
+        arena.world,
+        arena.stretch,
+        planner,
+        replay_settings=ReplaySettings(),
+        routing=RoutingSettings(),
+        seed=3,
+        watch=lambda done, total: (seen if seen is not None else []).append((done, total)),
+    )
+
+
+def _popularity(arena: Arena, run: ReplayRun) -> PopularityPlanner:
+    return PopularityPlanner(arena.scene, PopularityOutlook(arena, run), run.planning, push_minimum_requests=1.0)
+
+
+def test_roll__every_requested_byte_is_served_by_some_tier(arena: Arena, run: ReplayRun) -> None:
+    """Conservation: what was asked for is what tier 1 and the mesh sent, and the plans moved something."""
+    tally, notes = _roll(arena, _popularity(arena, run))
+    assert tally.n_requests == len(arena.stretch.requests)
+    assert tally.requested_bytes == int(arena.stretch.requests.bytes.sum())
+    assert tally.tier1_bytes + tally.mesh_bytes == tally.requested_bytes
+    assert tally.mesh_bytes > 0
+    assert sum(note.bytes_moved for note in notes) > 0
+
+
+def test_roll__same_seed_same_outcome(arena: Arena, run: ReplayRun) -> None:
+    """A comparison that cannot be repeated proves nothing."""
+    (one, notes), (other, _) = (_roll(arena, _popularity(arena, run)) for _ in range(2))
+    assert one.row() == other.row()
+    assert [note.at_us for note in notes] == arena.stretch.instants()
+
+
+def test_roll__plans_at_every_instant_and_says_so(arena: Arena, run: ReplayRun) -> None:
+    """Twelve hours every four are three plans."""
+    seen: list[tuple[int, int]] = []
+    _roll(arena, _popularity(arena, run), seen)
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_optimising_planner__the_truth_saves_more_than_it_moves(arena: Arena, run: ReplayRun) -> None:
+    """With true demand and true departures the net saving is positive: the ceiling of the comparison."""
+    outlook = ClairvoyantOutlook(arena.scene, arena.stretch.requests, arena.world.uptime, horizon_hours=12.0)
+    planner = OptimisingPlanner(arena.scene, outlook, replace(run.planning, horizon_hours=12.0), seed=0)
+    tally, notes = _roll(arena, planner)
+    assert tally.net_avoided_bytes > 0
+    assert all(note.bytes_moved <= (note.movement_budget_bytes or 0) for note in notes)
+
+
+def test_yesterday__expects_what_came_a_day_ago(arena: Arena, run: ReplayRun) -> None:
+    """Contents' first segments are expected as often as they were asked for in the same six hours of the day before."""
+    at_us = arena.stretch.start_us
+    expected = YesterdayOutlook(arena, run).at(at_us).demand
+    log = arena.log.between(at_us - DAY_US, at_us - DAY_US + 6 * HOUR_US)
+    first = np.isin(expected.segment, arena.scene.catalogue.first_segment)
+    assert expected.requests[first].sum() == pytest.approx(len(log))
+
+
+def test_stretch__the_parts_make_up_the_whole(arena: Arena) -> None:
+    """No request falls between two plans, and none is played twice; a last stretch may be shorter."""
+    uneven = Stretch(arena.stretch.requests, arena.stretch.start_us, arena.stretch.end_us, every_hours=5.0)
+    parts = list(uneven.parts())
+    assert sum(len(part) for _, part in parts) == len(arena.stretch.requests)
+    for at_us, part in parts:
+        assert part.ts_us.min() >= at_us
+        assert part.ts_us.max() < at_us + 5 * HOUR_US
+
+
+def test_arena__tiers_are_decided_before_the_window(arena: Arena) -> None:
+    """One POP is tier 1; the nodes are judged by the week before, not by what is replayed."""
+    assert arena.world.tier[0] == 1
+    assert set(arena.world.tier[1:].tolist()) <= {2, 3}
+    assert arena.stretch.start_us == START_US + 4 * DAY_US + 12 * HOUR_US
+
+
