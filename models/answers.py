@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from models.forecast import ChurnForecast, DemandForecast
+from models.keys import pair_keys
 from models.next_content.predictor import NextContentPredictor, SessionBatch
 
 QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9}
@@ -23,33 +25,37 @@ class DemandLookup:
 
     def __init__(self, forecast: DemandForecast) -> None:
         self.forecast = forecast
-        self._contents, self._locations = pd.Index(forecast.contents), pd.Index(forecast.locations)
-        self._cells = pd.Index(self._keys(forecast.content, forecast.location))
+        self._content_of = {content: code for code, content in enumerate(forecast.contents)}
+        self._location_of = {location: code for code, location in enumerate(forecast.locations)}
+        self._keys = pair_keys(forecast.content, forecast.location)  # rising, because the cells are sorted
         quantiles = forecast.quantiles(list(QUANTILES.values()))
-        self._columns = {"mean": forecast.mean} | dict(zip(QUANTILES, quantiles, strict=True))
+        self._values = {"mean": forecast.mean} | dict(zip(QUANTILES, quantiles, strict=True))
 
-    def rows(self, contents: Sequence[str], locations: Sequence[str]) -> pd.DataFrame:
-        """Mean and quantiles of the asked cells, in the order asked.
+    def columns(self, contents: Sequence[str], locations: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+        """Mean, p10, p50, p90 and known of the asked cells, in the order asked.
 
         A cell without demand of its own (a content never requested, or not lately, or not from there) has mean 0 and
         `known` false: its requests are part of the location's remainder, not of the cell.
         """
-        content = self._contents.get_indexer(pd.Index(list(contents), dtype=object))
-        location = self._locations.get_indexer(pd.Index(list(locations), dtype=object))
-        row = self._cells.get_indexer(pd.Index(self._keys(content, location)))
-        known = (content >= 0) & (location >= 0) & (row >= 0)
-        answers = {
-            name: np.where(known, values[row] if len(values) else 0.0, 0.0) for name, values in self._columns.items()
-        }
-        return pd.DataFrame({"content": list(contents), "location": list(locations), **answers, "known": known})
+        content = np.array([self._content_of.get(name, -1) for name in contents], dtype=np.int64)
+        location = np.array([self._location_of.get(name, -1) for name in locations], dtype=np.int64)
+        known = (content >= 0) & (location >= 0) & (len(self._keys) > 0)
+        asked = pair_keys(np.where(known, content, 0), np.where(known, location, 0))
+        row = np.searchsorted(self._keys, asked)
+        row[row == len(self._keys)] = 0
+        if len(self._keys):
+            known &= self._keys[row] == asked
+        found = {name: np.where(known, v[row] if len(v) else 0.0, 0.0) for name, v in self._values.items()}
+        return found | {"known": known}
 
-    def _keys(self, content: npt.ArrayLike, location: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        place = np.asarray(location, dtype=np.int64)
-        return np.asarray(content, dtype=np.int64) * np.int64(max(len(self._locations), 1)) + place
+    def rows(self, contents: Sequence[str], locations: Sequence[str]) -> pd.DataFrame:
+        """The same with the ids, as a table."""
+        columns = self.columns(contents, locations)
+        return pd.DataFrame({"content": list(contents), "location": list(locations), **columns})
 
 
 def demand_rows(forecast: DemandForecast, contents: Sequence[str], locations: Sequence[str]) -> pd.DataFrame:
-    """Mean and quantiles of the asked cells, in the order asked; see `DemandLookup.rows`."""
+    """Mean and quantiles of the asked cells, in the order asked; see `DemandLookup.columns`."""
     return DemandLookup(forecast).rows(contents, locations)
 
 

@@ -96,20 +96,15 @@ class SourceDirectory:
         return self._grid("distance_km")
 
     @cached_property
-    def _holders(self) -> tuple[Any, Int64, Int64]:
-        """Held segments, where the holders of each begin, and the holders. Sorted by segment, then source."""
+    def _holders(self) -> tuple[Any, Int64, Int64, Int64]:
+        """Contents held, sorted keys of held segments, where the holders of each begin, and the holders by source."""
         source = pd.Index(self.source_ids).get_indexer(pd.Index(_objects(self.placements, "source")))
         content, contents = pd.factorize(_objects(self.placements, "content"), sort=True)
-        segment = np.asarray(self.placements["segment"].to_numpy(), dtype=np.int64)
-        order = np.lexsort((source, segment, content))
-        keys = np.column_stack((content[order], segment[order]))
-        first = np.ones(len(keys), dtype=np.bool_)
-        first[1:] = (keys[1:] != keys[:-1]).any(axis=1)
-        starts = np.append(np.flatnonzero(first), len(keys)).astype(np.int64)
-        held = pd.MultiIndex.from_arrays(
-            [np.asarray(contents, dtype=object)[keys[first, 0]], keys[first, 1]], names=["content", "segment"]
-        )
-        return held, starts, source[order].astype(np.int64)
+        key = _segment_keys(content, np.asarray(self.placements["segment"].to_numpy(), dtype=np.int64))
+        order = np.lexsort((source, key))
+        held, first = np.unique(key[order], return_index=True)
+        starts = np.append(first, len(key)).astype(np.int64)
+        return pd.Index(contents, dtype=object), held, starts, source[order].astype(np.int64)
 
     def candidates(
         self,
@@ -159,15 +154,14 @@ class SourceDirectory:
 
     def _pairs(self, contents: Sequence[str], segments: Sequence[int]) -> tuple[Int64, Int64]:
         """(request, source) pairs sorted by request: holders first, then POPs."""
-        held, starts, holders = self._holders
+        known, held, starts, holders = self._holders
         n = len(contents)
-        asked = pd.MultiIndex.from_arrays(
-            [np.asarray(list(contents), dtype=object), np.asarray(list(segments), dtype=np.int64)]
-        )
-        row = held.get_indexer(asked) if len(held) else np.full(n, -1)
-        counts = (
-            np.where(row >= 0, starts[np.maximum(row, 0) + 1] - starts[np.maximum(row, 0)], 0) if len(held) else row + 1
-        )
+        code = known.get_indexer(pd.Index(list(contents), dtype=object))
+        key = _segment_keys(code, np.asarray(segments, dtype=np.int64))
+        row = np.searchsorted(held, key)
+        row[row == len(held)] = 0
+        is_held = (held[row] == key) & (code >= 0) if len(held) else np.zeros(n, dtype=np.bool_)
+        counts = np.where(is_held, np.diff(starts)[row], 0) if len(held) else np.zeros(n, dtype=np.int64)
         request = np.repeat(np.arange(n), counts)
         within = np.arange(len(request)) - np.repeat(np.cumsum(counts) - counts, counts)
         source = holders[starts[row[request]] + within] if len(request) else np.zeros(0, dtype=np.int64)
@@ -183,6 +177,11 @@ class SourceDirectory:
         column = pd.Index(self.source_ids).get_indexer(pd.Index(_objects(self.paths, "source")))
         grid[row, column] = self.paths[name].to_numpy()
         return grid
+
+
+def _segment_keys(content: npt.ArrayLike, segment: Int64) -> Int64:
+    """One sortable number for (content code, segment number)."""
+    return (np.asarray(content, dtype=np.int64) << 32) + segment
 
 
 def _objects(table: pa.Table, name: str) -> Ids:
