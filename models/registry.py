@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -102,8 +101,9 @@ class Registry:
         self._mlflow = mlflow
         self._root = artefact_root
         with _registry_errors(tracking_uri):
-            mlflow.set_tracking_uri(tracking_uri)
-            mlflow.set_registry_uri(tracking_uri)
+            with _environment_kept("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+                mlflow.set_tracking_uri(tracking_uri)
+                mlflow.set_registry_uri(tracking_uri)
             self.client = MlflowClient(tracking_uri, tracking_uri)
             self.client.search_experiments(max_results=1)
         self.tracking_uri = tracking_uri
@@ -273,8 +273,8 @@ class Registry:
             fetched = self._mlflow.artifacts.download_artifacts(uri, dst_path=temporary)
             artefact = next(iter(sorted((Path(fetched) / "artifacts").iterdir())))
             if to.exists():
-                shutil.rmtree(to)
-            shutil.move(artefact, to)
+                to.rename(Path(temporary) / "replaced")
+            artefact.rename(to)
         return version
 
     # -- decisions ----------------------------------------------------------------------------------------------------
@@ -372,6 +372,20 @@ def _registry_errors(uri: str) -> Iterator[None]:
     except (MlflowException, OSError) as error:
         first = str(error).strip().splitlines()[0]
         raise RegistryError(f"The registry at {uri!r} could not do this: {first}") from error
+
+
+@contextlib.contextmanager
+def _environment_kept(*names: str) -> Iterator[None]:
+    """MLflow writes its addresses into the environment, where the next home folder would take them for the user's."""
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager

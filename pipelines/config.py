@@ -123,6 +123,12 @@ class GateSettings:
     guards: dict[str, float] = field(default_factory=dict)
     """Further metrics and the relative loss that each tolerates."""
 
+    def __post_init__(self) -> None:
+        limits = {"tolerance": self.tolerance} | {f"guards.{name}": limit for name, limit in self.guards.items()}
+        problems = [f"Expected {name} in [0, 1), got {v!r}." for name, v in limits.items() if not 0 <= v < 1]
+        if problems:
+            raise ValueError(" ".join(problems))
+
 
 @dataclass(frozen=True)
 class DemandRun:

@@ -186,8 +186,8 @@ def _judged(
 def _reason(change: Change) -> str:
     relative = change.relative
     interval = "" if relative.low is None or relative.high is None else f" [{relative.low:+.1%}, {relative.high:+.1%}]"
-    limit = -(change.tolerated or 0.0)
+    limit = 0.0 - (change.tolerated or 0.0)
     return (
         f"{change.outcome}: {change.champion:.4g} to {change.candidate:.4g}, {relative.value:+.1%}{interval} better "
-        f"where positive; {change.state_text}; the whole interval must lie above {limit:+.1%}."
+        f"where positive; {change.state_text}; no end of the interval may lie below {limit:.1%}."
     )

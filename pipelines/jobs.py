@@ -67,7 +67,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} holds no readable result ({error}). Run the job that writes it again.") from None
     if not isinstance(manifest, dict):
-        raise InputError(f"{folder} holds no readable result (no keys in {MANIFEST}). Run the job that writes it again.")
+        raise InputError(
+            f"{folder} holds no readable result (no keys in {MANIFEST}). Run the job that writes it again."
+        )
     return manifest
 
 

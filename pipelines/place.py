@@ -38,6 +38,7 @@ from pipelines.requests import RequestRows, WatchThrough
 from pipelines.scene import Scene, read_scene
 from pipelines.staging import staged_folder
 from pipelines.store import read_parquet
+from pipelines.typed import plain
 from placement.check import check
 from placement.directory import PATHS_SCHEMA, SOURCES_SCHEMA, SourceDirectory
 from placement.plan import Plan, diff
@@ -116,6 +117,7 @@ def _place(
         "at": iso(forecasts.at_us),
         "horizon_hours": settings.planning.horizon_hours,
         "tables": settings.tables,
+        "routing": plain(settings.routing),
         "versions": forecasts.manifest["versions"],
         "quality": forecasts.manifest["quality"],
         "reasons": forecasts.manifest["reasons"],

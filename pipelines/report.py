@@ -1,6 +1,6 @@
 """The report of a run: one self-contained HTML page that a person who must decide reads in a minute.
 
-The order is that of the questions: does it help and at what price, what changes, how close to the best possible, why
+The order is that of the questions: does it help and at what price, what changes, how close to a planner who knows the future, why
 not better, what moves, is the forecast right, what are the limits, how to repeat it. The page asks no network and keeps
 nothing in the browser; it is laid out for a frame of 901 px first (MLflow shows it so), then for a phone, then wider.
 """
@@ -52,7 +52,7 @@ def headline(data: ReportData) -> str:
         )
     of_possible = ""
     if ours.captured_share and ours.role != "bound":
-        of_possible = f", {format_share(ours.captured_share.value, 0)} of what is possible,"
+        of_possible = f", {format_share(ours.captured_share.value, 0)} of what a clairvoyant planner keeps,"
     return (
         f"{ours.name} keeps {format_share(net)} of the traffic off the CDN{of_possible} "
         f"and pushes {format_bytes(ours.pushed_bytes, unit)} to do it"

@@ -51,7 +51,9 @@ class Heading:
 SECTIONS = {
     "changes": Heading("What changes?", "Change"),
     "comparison": Heading("Does it help?", "Outcome", "No replay was run, so nothing can be compared."),
-    "ladder": Heading("How close to the best possible?", "Best possible", "No clairvoyant row was replayed."),
+    "ladder": Heading(
+        "How close to a planner who knows the future?", "Clairvoyant", "No clairvoyant row was replayed."
+    ),
     "causes": Heading("Why is it not better?", "Causes", "No replay was run, so no byte has a cause."),
     "plan": Heading("What does the plan hold?", "Plan", "No plan was made in this run."),
     "places": Heading("Where does it help?", "Places", "No bytes by place were recorded."),
@@ -134,7 +136,7 @@ def _tiles(data: ReportData) -> tuple[Tile, ...]:
         return ()
     beside = f"{_interval(ours.net_avoided_share)}"
     if bound:
-        beside += f" · best possible {format_share(bound.net_avoided_share.value)}"
+        beside += f" · clairvoyant {format_share(bound.net_avoided_share.value)}"
     tiles = [Tile("Kept off the CDN, net", format_share(ours.net_avoided_share.value), beside.removeprefix(" · "))]
     if reference:
         money = f"{format_money(ours.cost, data.currency)} instead of {format_money(reference.cost, data.currency)}"
@@ -175,7 +177,7 @@ def _ladder(data: ReportData, title: str) -> Section | None:
     ours = data.method("ours")
     label = "Captured share of each method"
     if ours and ours.captured_share:
-        label += f": {ours.name} {format_share(ours.captured_share.value, 0)} of what is possible"
+        label += f": {ours.name} {format_share(ours.captured_share.value, 0)} of what a clairvoyant planner keeps"
     draw: Callable[[float], str] = lambda width: bars_with_whiskers(bars, width=width, label=label)  # noqa: E731
     lead = (
         "Captured share: net bytes kept off the CDN, as a share of what a planner who knows the future keeps "
@@ -227,7 +229,7 @@ def _plan_facts(plan: PlanSummary) -> tuple[tuple[str, str], ...]:
     moved = format_bytes(plan.bytes_moved)
     if plan.movement_budget_bytes is not None:
         moved += f" of {format_bytes(plan.movement_budget_bytes)} allowed"
-    gap = "no bound known" if plan.gap is None else f"within {format_share(plan.gap)} of the best possible cost"
+    gap = "no bound known" if plan.gap is None else f"within {format_share(plan.gap)} of the least possible cost"
     return (*copies, ("Bytes moved", moved), ("Solver", f"{plan.status}, {gap}"), *plan.facts)
 
 

@@ -82,7 +82,7 @@ class Table:
 def outcome_table(data: ReportData) -> Table:
     """The comparison: what each method achieved and what it cost."""
     reference = data.method("reference")
-    titles = ["Method", "Kept off the CDN, net", "Of the possible", "Cost"]
+    titles = ["Method", "Kept off the CDN, net", "Of the clairvoyant", "Cost"]
     titles += ["Saved"] if reference else []
     titles += ["Latency p50", "p95", "Failed", "Resumed"]
     rows = tuple(_outcome_row(m, reference, data.currency) for m in data.methods)

@@ -93,7 +93,7 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 def json_schema(kind: type) -> dict[str, Any]:
     """The JSON Schema of a settings class, unknown keys forbidden, described by the strings below its fields."""
     schema: dict[str, Any] = TypeAdapter(kind).json_schema()
-    classes = {c.__name__: c for c in _classes(kind)}
+    classes = {c.__name__: c for c in settings_classes(kind)}
     for name, part in [(kind.__name__, schema), *schema.get("$defs", {}).items()]:
         if name not in classes or "properties" not in part:
             continue
@@ -130,13 +130,13 @@ def undocumented(kind: type) -> list[str]:
     """`Class.field` for every field without a string below it, at any depth."""
     return [
         f"{c.__name__}.{f.name}"
-        for c in _classes(kind)
+        for c in settings_classes(kind)
         for f in dataclasses.fields(c)
         if f.name not in field_descriptions(c)
     ]
 
 
-def _classes(kind: Any) -> list[Any]:
+def settings_classes(kind: Any) -> list[Any]:
     """`kind` and every dataclass reachable from its fields, each once."""
     found: list[type] = []
 

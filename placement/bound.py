@@ -1,14 +1,17 @@
 """A certified lower bound on the cost of any plan, from any non-negative prices.
 
-Put prices lambda_n on storage, mu_n on uplink, pi on movement (each in m$ per byte) and v_k on serving row k beyond once,
-and drop the spread, tier, coverage and availability rules, which only cost. For every choice of prices >= 0,
+Put prices lambda_n on storage, mu_n on uplink, pi on movement (each in m$ per byte), v_k on serving row k beyond once and
+tau_s <= penalty on the tier-1 copy of a segment, and drop the spread, tier, coverage and availability rules, which only
+cost. For every choice of prices,
 
-    LB = sum_k r_k (origin price_k - v_k)
-         - sum_sn max(0, sum_k r_k p_n (saving_kn - bytes_s mu_n - v_k)^+ - bytes_s (lambda_n + (push_n + pi) new_sn))
+    LB = sum_k r_k (base_k - v_k) + sum_s tau_s
+         - sum_sn max(0, sum_k r_k p_n (base_k - price_kn - bytes_s mu_n - v_k)^+ + tau_s [n is a POP]
+                         - bytes_s (lambda_n + (push_n + pi) new_sn))
          - sum_n storage_n lambda_n - sum_n uplink_n mu_n - budget pi   <=   cost of any plan,
 
-because the best response of each copy to its prices is at least as cheap as what a plan can do with it. Sources that
-hold everything pay no storage. Good prices are searched by subgradient steps; the bound needs none of them to converge.
+because the best response of each copy to its prices is at least as cheap as what a plan can do with it. base_k is the
+price of the cheapest source that needs no copy, never fails and has no uplink limit: such sources take what is left of
+any row, so they need no variables. Sources that hold everything pay no storage and no push.
 """
 
 from __future__ import annotations
@@ -24,12 +27,13 @@ from placement.problem import Bool, Float64, Int32, Int64, PlacementProblem
 
 @dataclass(frozen=True)
 class Prices:
-    """Non-negative prices: storage (N,), uplink (N,), movement (a number) and serving once (D,)."""
+    """Non-negative prices: storage (N,), uplink (N,), movement (a number), serving once (D,) and backing (S,)."""
 
     storage: Float64
     uplink: Float64
     movement: float
     once: Float64
+    backing: Float64
 
 
 @dataclass(frozen=True)
@@ -40,190 +44,288 @@ class Bound:
     prices: Prices
 
 
-def first_prices(problem: PlacementProblem) -> Prices:
-    """No prices, except that serving a row once costs what its best source in reach saves: never a negative bound."""
-    size, n_sources = problem.demand_segment_bytes, len(problem.sources)
-    once = np.zeros(len(problem.demand))
-    for location in range(len(problem.locations)):
-        rows = np.flatnonzero(problem.demand.location == location)
-        for n in np.flatnonzero(problem.can_serve[location]):
-            price = problem.request_price[location, n] + problem.byte_price[n] * size[rows]
-            once[rows] = np.maximum(once[rows], problem.origin_price[rows] - price)
-    return Prices(np.zeros(n_sources), np.zeros(n_sources), 0.0, once)
+class Arrays(NamedTuple):
+    """The instance as the kernel reads it. Demand rows with requests, sorted by segment; arcs grouped by location."""
 
-
-def certify(problem: PlacementProblem, prices: Prices) -> float:
-    """The lower bound that these prices prove, never below zero: every cost is positive."""
-    return max(0.0, _respond(_arrays(problem), prices)[0])
-
-
-def lower_bound(problem: PlacementProblem, *, above: float, start: Prices | None = None) -> Bound:
-    """Searches prices by `bound_iterations` Polyak steps towards `above`, the cost of a known plan."""
-    arrays = _arrays(problem)
-    prices = start or first_prices(problem)
-    best = Bound(-np.inf, prices)
-    reach, stalled = 1.0, 0
-    for _ in range(problem.settings.bound_iterations):
-        value, response = _respond(arrays, prices)
-        if value > best.value:
-            best, stalled = Bound(value, prices), 0
-        else:
-            stalled += 1
-        if stalled >= 5:  # overshooting: shorter steps, from the best prices so far
-            reach, stalled, prices = reach / 2, 0, best.prices
-            continue
-        prices = _step(arrays, prices, response, reach * max(above - value, 0.0))
-    return Bound(max(0.0, best.value), best.prices)
-
-
-class _Arrays(NamedTuple):
-    row_start: Int64  # rows of each segment, in the order of `row` (S + 1,)
-    row: Int64  # demand row at each place (D,)
+    row_start: Int64  # (S + 1,)
     location: Int32  # (D,)
     requests: Float64  # (D,)
-    origin: Float64  # (D,)
+    base: Float64  # price of a request that no priced source serves (D,)
     size: Float64  # (S,)
-    can_serve: Bool  # (L, N)
-    request_price: Float64  # (L, N)
+    near_start: Int64  # priced sources in reach of each location (L + 1,)
+    near: Int32  # (A,)
+    waiting: Float64  # (A,)
     byte_price: Float64  # (N,)
     push_price: Float64  # (N,)
     survival: Float64  # (N,)
     free: Bool  # holds everything (N,)
+    pop: Int64  # POPs that may hold copies
+    is_backing: Bool  # whether a source is one of them (N,)
     fits: Float64  # largest segment that can be held (N,)
     current_start: Int64  # (S + 1,)
-    current: Int64  # (C,)
-    storage: Float64  # (N,)
-    uplink: Float64  # infinite uplinks as -1: never priced (N,)
-    budget: float  # an infinite budget as -1
+    current: Int32  # (C,)
 
 
-class _Response(NamedTuple):
-    """What the best response uses of each limit: the supergradient is use minus limit."""
+class Used(NamedTuple):
+    """What the best response uses of each limit; filled in by the kernel."""
 
+    storage: Float64  # bytes (N,)
+    uplink: Float64  # bytes (N,)
+    movement: Float64  # bytes (1,)
+    found: Int64  # keys segment * N + source of copies that are held, at least in part (room,)
+    part: Float64  # how far (room,)
+    n_found: Int64  # how many of them are filled in (1,); what exceeds the room is left out
+
+
+class RowSearch(NamedTuple):
+    """How the prices of the rows move with the pass over them; see `placement/prices.py`."""
+
+    scale: Float64  # (D,)
+    mean: Float64  # running mean of the slope (D,)
+    square: Float64  # running mean of its square (D,)
+    rate: float  # 0 leaves the prices as they are
+    decay: tuple[float, float]  # of the running means
+    correction: tuple[float, float]  # of the running means, for their start at zero
+
+
+@dataclass(frozen=True)
+class Market:
+    """An instance laid out for the price search; `rows` maps its rows to those of the demand."""
+
+    arrays: Arrays
+    rows: Int64
     storage: Float64
     uplink: Float64
-    movement: float
-    once: Float64
+    budget: float
+    constant: float
+
+    @classmethod
+    def of(cls, problem: PlacementProblem) -> Market:
+        demand = problem.demand
+        order = np.lexsort((demand.location, demand.segment))
+        order = order[demand.requests[order] > 0]
+        sure = problem.standing & (problem.sources.survival >= 1) & ~np.isfinite(problem.usable_uplink_bytes)
+        base = _base_price(problem, sure)[order]
+        uplink, budget = problem.usable_uplink_bytes, problem.movement_limit_bytes
+        return cls(
+            arrays=_arrays(problem, order, base, sure),
+            rows=order,
+            storage=np.where(problem.standing, 0.0, problem.storage_limit_bytes),
+            uplink=np.where(np.isfinite(uplink), uplink, 0.0),
+            budget=budget if np.isfinite(budget) else 0.0,
+            constant=float(demand.requests[order] @ base),
+        )
+
+    @property
+    def n_arcs(self) -> int:
+        """(row, source) pairs that one pass looks at."""
+        return int(np.diff(self.arrays.near_start)[self.arrays.location].sum())
+
+    def value(self, prices: Prices) -> float:
+        """The bound at these prices, whose `once` is (rows,) in the order of the market."""
+        used, rows = self.nothing_used(), still(len(self.rows))
+        inner = respond(self.arrays, _price_arrays(prices), prices.once, 0.0, used, rows, (0, 1))
+        limits = float(self.storage @ prices.storage + self.uplink @ prices.uplink) + self.budget * prices.movement
+        once = float(self.arrays.requests @ prices.once)
+        return self.constant + float(prices.backing.sum()) - once - inner - limits
+
+    def nothing_used(self, room: int = 0) -> Used:
+        """Empty counters, with room for so many copies by name."""
+        n = len(self.storage)
+        named = np.empty(room, dtype=np.int64), np.empty(room), np.zeros(1, dtype=np.int64)
+        return Used(np.zeros(n), np.zeros(n), np.zeros(1), *named)
 
 
-def _arrays(problem: PlacementProblem) -> _Arrays:
-    demand, n_segments = problem.demand, len(problem.segments)
-    order = np.lexsort((demand.location, demand.segment))
-    holder = problem.current_keys % max(1, len(problem.sources))
-    held = problem.current_keys // max(1, len(problem.sources))
-    uplink, budget = problem.usable_uplink_bytes, problem.movement_limit_bytes
-    return _Arrays(
+def certify(problem: PlacementProblem, prices: Prices) -> float:
+    """The lower bound that these prices prove, never below zero: every cost is positive.
+
+    Infinite limits cannot be priced, and a tier-1 copy is worth no more than the penalty for missing it: such prices
+    are lowered to what proves something.
+    """
+    market = Market.of(problem)
+    return max(0.0, market.value(_lawful(problem, market, prices)))
+
+
+def first_backing(problem: PlacementProblem) -> Float64:
+    """What the cheapest tier-1 copy of each segment costs to push, at most the penalty for missing it, (S,)."""
+    settings, n_sources = problem.settings, len(problem.sources)
+    if not settings.require_tier_one_copy or problem.standing.any():
+        return np.zeros(len(problem.segments))
+    size, most = problem.segments.bytes.astype(np.float64), np.full(len(problem.segments), np.inf)
+    for n in np.flatnonzero(problem.is_pop & problem.sources.eligible):
+        held = np.isin(np.arange(len(size)) * n_sources + n, problem.current_keys)
+        cost = np.where(held, 0.0, size * problem.push_price[n])
+        most = np.where(size <= problem.storage_limit_bytes[n], np.minimum(most, cost), most)
+    return np.minimum(most, settings.origin_fallback_millidollars)
+
+
+def still(n_rows: int) -> RowSearch:
+    """Row prices that do not move."""
+    none = np.zeros(n_rows)
+    return RowSearch(none, none, none, 0.0, (0.0, 0.0), (1.0, 1.0))
+
+
+def _lawful(problem: PlacementProblem, market: Market, prices: Prices) -> Prices:
+    settings, budget = problem.settings, problem.movement_limit_bytes
+    backed = settings.require_tier_one_copy and not problem.standing.any()
+    return Prices(
+        storage=np.where(problem.standing, 0.0, prices.storage),
+        uplink=np.where(np.isfinite(problem.usable_uplink_bytes), prices.uplink, 0.0),
+        movement=prices.movement if np.isfinite(budget) else 0.0,
+        once=prices.once[market.rows],
+        backing=np.minimum(prices.backing, settings.origin_fallback_millidollars if backed else 0.0),
+    )
+
+
+def _base_price(problem: PlacementProblem, sure: Bool) -> Float64:
+    """Price of each row's request at the cheapest sure source, or the origin, (D,)."""
+    base, location = problem.origin_price.copy(), problem.demand.location
+    for n in np.flatnonzero(sure):
+        price = problem.request_price[location, n] + problem.byte_price[n] * problem.demand_segment_bytes
+        base = np.where(problem.can_serve[location, n], np.minimum(base, price), base)
+    return np.asarray(base)
+
+
+def _arrays(problem: PlacementProblem, order: Int64, base: Float64, sure: Bool) -> Arrays:
+    demand, n_segments, n_sources = problem.demand, len(problem.segments), max(1, len(problem.sources))
+    may_hold = problem.standing | (problem.sources.eligible & (problem.storage_limit_bytes > 0))
+    location, near = np.nonzero(problem.can_serve & (may_hold & ~sure)[None, :])
+    backing = problem.is_pop & problem.sources.eligible & ~problem.standing
+    return Arrays(
         row_start=np.searchsorted(demand.segment[order], np.arange(n_segments + 1)),
-        row=order,
         location=demand.location[order],
         requests=demand.requests[order],
-        origin=problem.origin_price[order],
+        base=base,
         size=problem.segments.bytes.astype(np.float64),
-        can_serve=problem.can_serve,
-        request_price=problem.request_price,
+        near_start=np.searchsorted(location, np.arange(len(problem.locations) + 1)),
+        near=near.astype(np.int32),
+        waiting=problem.request_price[location, near],
         byte_price=problem.byte_price,
         push_price=problem.push_price,
         survival=problem.sources.survival,
         free=problem.standing,
+        pop=np.flatnonzero(backing),
+        is_backing=backing,
         fits=problem.storage_limit_bytes,
-        current_start=np.searchsorted(held, np.arange(n_segments + 1)),
-        current=holder,
-        storage=problem.storage_limit_bytes,
-        uplink=np.where(np.isfinite(uplink), uplink, -1.0),
-        budget=budget if np.isfinite(budget) else -1.0,
+        current_start=np.searchsorted(problem.current_keys // n_sources, np.arange(n_segments + 1)),
+        current=(problem.current_keys % n_sources).astype(np.int32),
     )
 
 
-def _respond(arrays: _Arrays, prices: Prices) -> tuple[float, _Response]:
-    """The bound at these prices, and what its best response uses."""
-    n_sources = len(arrays.survival)
-    once = prices.once[arrays.row]
-    used = _Response(np.zeros(n_sources), np.zeros(n_sources), 0.0, np.zeros(len(once)))
-    served, movement = np.zeros(len(once)), np.zeros(1)
-    inner = _best_response(arrays, prices.storage, prices.uplink, prices.movement, once, used, served, movement)
-    value = float(arrays.requests @ (arrays.origin - once)) - inner - float(arrays.storage @ prices.storage)
-    value -= float(np.maximum(arrays.uplink, 0.0) @ prices.uplink) + max(arrays.budget, 0.0) * prices.movement
-    once_used = np.zeros(len(once))
-    once_used[arrays.row] = served
-    return value, _Response(used.storage, used.uplink, float(movement[0]), once_used)
+def _price_arrays(prices: Prices) -> tuple[Float64, Float64, float, Float64]:
+    return prices.storage, prices.uplink, prices.movement, prices.backing
 
 
 @numba.njit(cache=True)
-def _best_response(  # type: ignore[no-untyped-def]
-    arrays: _Arrays, storage, uplink, movement: float, once, used: _Response, served, moved
+def respond(  # type: ignore[no-untyped-def]
+    arrays: Arrays, prices, once: Float64, width: float, used: Used, rows: RowSearch, block: tuple[int, int]
 ) -> float:
-    """Total value of the copies worth their prices; fills in what they use."""
-    total, n_sources = 0.0, len(storage)
-    held = np.full(n_sources, -1)
-    for s in range(len(arrays.size)):
-        size = arrays.size[s]
-        for at in range(arrays.current_start[s], arrays.current_start[s + 1]):
-            held[arrays.current[at]] = s
-        first, last = arrays.row_start[s], arrays.row_start[s + 1]
-        for n in range(n_sources):
-            if size > arrays.fits[n] and not arrays.free[n]:
+    """Total value of the copies worth their prices, over the segments block[0], block[0] + block[1], ...
+
+    Adds to `used` what they use, copies within `width` m$ per byte of their price counting in part, and moves the prices
+    of the rows if `rows` says so.
+    """
+    storage, uplink, movement, backing = prices
+    n_sources, total, reward = len(storage), 0.0, arrays.byte_price + uplink
+    # Bare arrays: reading a field costs more than the arithmetic of the innermost loops.
+    near, waiting, survival, size_of = arrays.near, arrays.waiting, arrays.survival, arrays.size
+    row_start, near_start, row_location = arrays.row_start, arrays.near_start, arrays.location
+    row_base, row_requests, current, current_start = arrays.base, arrays.requests, arrays.current, arrays.current_start
+    free, fits, push_price, pops, is_backing = (
+        arrays.free,
+        arrays.fits,
+        arrays.push_price,
+        arrays.pop,
+        arrays.is_backing,
+    )
+    used_storage, used_uplink, used_movement = used.storage, used.uplink, used.movement
+    found, found_part, n_found, room = used.found, used.part, used.n_found, len(used.found)
+    worth, part, touched = np.zeros(n_sources), np.zeros(n_sources), np.empty(n_sources, np.int64)
+    stamp, held = np.full(n_sources, -1), np.full(n_sources, -1)
+    widest = 0
+    for s in range(len(size_of)):
+        widest = max(widest, _arcs_of(arrays, s))
+    arc_source = np.empty(widest, np.int64)
+    row_end = np.empty(len(near_start) + 1, np.int64)
+    for s in range(block[0], len(size_of), block[1]):
+        first, last, size = row_start[s], row_start[s + 1], size_of[s]
+        if first == last and backing[s] <= 0:
+            continue
+        for at in range(current_start[s], current_start[s + 1]):
+            held[current[at]] = s
+        n_touched, n_arcs = 0, 0
+        for k in range(first, last):
+            best, requests = row_base[k] - once[k], row_requests[k]
+            location = row_location[k]
+            for at in range(near_start[location], near_start[location + 1]):
+                n = near[at]
+                gain = best - waiting[at] - size * reward[n]
+                if gain > 0:
+                    if stamp[n] != s:
+                        stamp[n], worth[n], touched[n_touched] = s, 0.0, n
+                        n_touched += 1
+                    worth[n] += requests * survival[n] * gain
+                    arc_source[n_arcs] = n
+                    n_arcs += 1
+            row_end[k - first] = n_arcs
+        if backing[s] > 0:
+            for n in pops:
+                if stamp[n] != s:
+                    stamp[n], worth[n], touched[n_touched] = s, 0.0, n
+                    n_touched += 1
+        for i in range(n_touched):
+            n = touched[i]
+            part[n] = 0.0
+            if size > fits[n] and not free[n]:
                 continue
-            value = 0.0
-            for k in range(first, last):
-                value += max(0.0, _worth(arrays, k, n, size, uplink[n], once[k]))
-            price = 0.0 if arrays.free[n] else size * storage[n]
-            if not arrays.free[n] and held[n] != s:
-                price += size * (arrays.push_price[n] + movement)
-            if value <= price:
-                continue
-            total += value - price
-            if not arrays.free[n]:
-                used.storage[n] += size
-                moved[0] += size if held[n] != s else 0.0
-            for k in range(first, last):
-                if _worth(arrays, k, n, size, uplink[n], once[k]) > 0:
-                    used.uplink[n] += arrays.requests[k] * arrays.survival[n] * size
-                    served[k] += arrays.survival[n]
+            is_new = held[n] != s and not free[n]
+            price = 0.0 if free[n] else size * storage[n]
+            price += size * (push_price[n] + movement) if is_new else 0.0
+            price -= backing[s] if is_backing[n] else 0.0
+            value = worth[n] - price
+            total += max(0.0, value)
+            held_part = _ramp(value, width * size)
+            if not free[n]:
+                used_storage[n] += size * held_part
+                used_movement[0] += size * held_part if is_new else 0.0
+            part[n] = held_part * survival[n]
+            if held_part > 0 and n_found[0] < room:
+                found[n_found[0]], found_part[n_found[0]] = s * n_sources + n, held_part
+                n_found[0] += 1
+        start = 0
+        for k in range(first, last):
+            served, sent = 0.0, row_requests[k] * size
+            for at in range(start, row_end[k - first]):
+                n = arc_source[at]
+                served += part[n]
+                used_uplink[n] += sent * part[n]
+            start = row_end[k - first]
+            if rows.rate > 0:
+                _move_row(rows, once, k, served)
     return total
 
 
 @numba.njit(cache=True)
-def _worth(arrays: _Arrays, k: int, n: int, size: float, uplink: float, once: float) -> float:
-    """What source n adds for row k at these prices, serving while it is up."""
-    if not arrays.can_serve[arrays.location[k], n]:
-        return 0.0
-    price = arrays.request_price[arrays.location[k], n] + (arrays.byte_price[n] + uplink) * size
-    worth = arrays.requests[k] * arrays.survival[n] * (arrays.origin[k] - price - once)
-    return float(worth)
+def _arcs_of(arrays: Arrays, s: int) -> int:
+    arcs = 0
+    for k in range(arrays.row_start[s], arrays.row_start[s + 1]):
+        location = arrays.location[k]
+        arcs += arrays.near_start[location + 1] - arrays.near_start[location]
+    return arcs
 
 
-def _step(arrays: _Arrays, prices: Prices, used: _Response, distance: float) -> Prices:
-    """A projected Polyak step, each price measured by its likely share of the whole cost.
-
-    With z = price * limit / size of that product, the gain is the slope (use - limit) / limit times that size.
-    """
-    cost = float(arrays.requests @ arrays.origin)
-    rows = np.zeros(len(prices.once))
-    rows[arrays.row] = arrays.requests
-    origin = np.zeros(len(prices.once))
-    origin[arrays.row] = arrays.origin
-    budget = np.array([arrays.budget])
-    parts = (
-        (prices.storage, _slope(used.storage, arrays.storage), arrays.storage, _share(arrays.storage, cost)),
-        (prices.uplink, _slope(used.uplink, arrays.uplink), arrays.uplink, _share(arrays.uplink, cost)),
-        (np.array([prices.movement]), _slope(np.array([used.movement]), budget), budget, _share(budget, cost)),
-        (prices.once, used.once - 1.0, rows, rows * origin),
-    )
-    length = sum(float(((slope * size) ** 2).sum()) for _, slope, _, size in parts)
-    step = distance / length if length > 0 else 0.0
-    new = []
-    for price, slope, limit, size in parts:
-        rate = np.divide(size**2, limit, out=np.zeros(len(limit)), where=limit > 0)
-        new.append(np.maximum(0.0, price + step * slope * rate))
-    return Prices(new[0], new[1], float(new[2][0]), new[3])
+@numba.njit(cache=True)
+def _ramp(value: float, width: float) -> float:
+    """1 where a copy is worth its price, 0 where it is not, and in between within `width` of it."""
+    if value >= width:
+        return 1.0 if value > 0 else 0.0
+    return 0.0 if value <= -width else (value + width) / (2 * width)
 
 
-def _share(limit: Float64, cost: float) -> Float64:
-    """Cost spread over the limits in proportion."""
-    room = np.maximum(limit, 0.0)
-    return room * (cost / max(float(room.sum()), 1e-300))
-
-
-def _slope(used: Float64, limit: Float64) -> Float64:
-    """Use over limit, less one; zero where the limit is zero or absent (such prices stay as they are)."""
-    return np.divide(used - limit, limit, out=np.zeros(len(limit)), where=limit > 0)
+@numba.njit(cache=True)
+def _move_row(rows: RowSearch, once: Float64, k: int, served: float) -> None:
+    slope, (a, b) = min(served - 1.0, 4.0), rows.decay
+    rows.mean[k] = a * rows.mean[k] + (1 - a) * slope
+    rows.square[k] = b * rows.square[k] + (1 - b) * slope * slope
+    stride = rows.mean[k] / rows.correction[0] / (np.sqrt(rows.square[k] / rows.correction[1]) + 1e-2)
+    once[k] = max(0.0, once[k] + rows.scale[k] * rows.rate * stride)

@@ -34,7 +34,7 @@ from itertools import groupby
 import numpy as np
 from ortools.math_opt.python import mathopt
 
-from placement.greedy import Copies
+from placement.copies import Copies
 from placement.problem import PlacementProblem
 
 TANGENTS = (0.4, 0.8, 1.3, 1.9, 2.6, 3.5, 5.0)

@@ -13,50 +13,22 @@ reaches the top and placed if it still leads (lazy greedy). At last, free curren
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numba
 import numpy as np
 
+from placement.copies import Copies, add_while_fitting, copy_caps, has_room, requests_per_segment, spare_storage
 from placement.flows import serving_arcs
 from placement.problem import Bool, Float64, Int32, Int64, PlacementProblem
+from placement.requirements import meet_requirements
 
-NO_LIMIT = 1_000_000
 ACCEPTED_SHARE = 0.95
 """A copy is placed when it is worth at least this share of the best that the heap promises: exactness costs time."""
 SPENT_BEFORE_SWEEP = 8
 """Sources that run out of uplink or storage before the lists of candidates are swept."""
 SPENT_SHARE = 0.005
 """A source with less than this share of its uplink left is looked at no more."""
-
-
-@dataclass(frozen=True)
-class Copies:
-    """What is held where, sorted by (segment, source). Both arrays are (C,)."""
-
-    segment: Int32
-    source: Int32
-
-    @classmethod
-    def sorted(cls, segment: Int32, source: Int32) -> Copies:
-        order = np.lexsort((source, segment))
-        return cls(segment[order].astype(np.int32), source[order].astype(np.int32))
-
-
-def keep_current(problem: PlacementProblem) -> Copies:
-    """The copies held now, less what is no longer eligible or no longer fits; the most asked-for are kept first."""
-    rank = _requests_per_segment(problem)[problem.current_segment]
-    order = np.lexsort((problem.current_source, problem.current_segment, -rank))
-    segment, source = problem.current_segment[order], problem.current_source[order]
-    empty = np.zeros(0, dtype=np.int32)
-    return _add_while_fitting(problem, Copies(empty, empty), segment, source)
-
-
-def within_limits(problem: PlacementProblem, copies: Copies) -> Copies:
-    """These copies less those that break a hard limit, by as little as a solver's rounding."""
-    empty = np.zeros(0, dtype=np.int32)
-    return _add_while_fitting(problem, Copies(empty, empty), copies.segment, copies.source)
 
 
 def place_greedily(problem: PlacementProblem, *, start: Copies | None = None, thrift: float = 0.0) -> Copies:
@@ -72,160 +44,9 @@ def place_greedily(problem: PlacementProblem, *, start: Copies | None = None, th
     if not problem.settings.pops_hold_everything:
         copies = _place_tier(problem, copies, problem.is_pop, thrift)
     copies = _place_tier(problem, copies, ~problem.is_pop, thrift)
-    order = np.argsort(-_requests_per_segment(problem)[problem.current_segment], kind="stable")
-    kept = _add_while_fitting(problem, copies, problem.current_segment[order], problem.current_source[order])
+    order = np.argsort(-requests_per_segment(problem)[problem.current_segment], kind="stable")
+    kept = add_while_fitting(problem, copies, problem.current_segment[order], problem.current_source[order])
     return meet_requirements(problem, kept)
-
-
-def meet_requirements(problem: PlacementProblem, copies: Copies) -> Copies:
-    """Adds the cheapest copies that bring segments to their availability target and tier-1 copy, where they fit.
-
-    A segment is left to the origin when its copies would cost more than the penalty, unless fallback is forbidden.
-    """
-    offer = _offers(problem, copies)
-    if not len(offer.segment):
-        return copies
-    return _add_while_fitting(problem, copies, offer.segment, offer.source)
-
-
-def _offers(problem: PlacementProblem, copies: Copies) -> Copies:
-    """For each segment that misses a requirement, sources in the order in which they would mend it."""
-    needy = np.flatnonzero(missing_requirements(problem, copies))
-    spare = _spare_storage(problem, copies)
-    price = problem.push_price / np.maximum(problem.credit, 1e-9)
-    candidates = np.flatnonzero(problem.sources.eligible & ~problem.standing & (spare > 0))
-    pops_first = ~problem.is_pop[candidates] & problem.settings.require_tier_one_copy
-    ranked = candidates[np.lexsort((candidates, price[candidates], pops_first))]
-    segments, sources = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
-    for s in needy:
-        chosen = _mend(problem, copies, int(s), ranked, spare)
-        spare[chosen] -= problem.segments.bytes[s]
-        segments.append(np.full(len(chosen), s, dtype=np.int32))
-        sources.append(chosen.astype(np.int32))
-    return Copies(np.concatenate(segments), np.concatenate(sources))
-
-
-def _mend(problem: PlacementProblem, copies: Copies, segment: int, ranked: Int64, spare: Float64) -> Int64:
-    """The first sources in rank that bring one segment to its requirements; none if that costs too much."""
-    settings, size = problem.settings, problem.segments.bytes[segment]
-    held = copies.source[slice(*np.searchsorted(copies.segment, [segment, segment + 1]))]
-    best = dict.fromkeys(problem.domain[held].tolist(), 0.0)
-    for n in held:
-        best[int(problem.domain[n])] = max(best[int(problem.domain[n])], float(problem.credit[n]))
-    credit = sum(best.values()) + float(problem.credit[problem.standing].sum())
-    backed = bool(problem.standing.any() or problem.is_pop[held].any() or not settings.require_tier_one_copy)
-    chosen: list[int] = []
-    cost = 0.0
-    for n in ranked[spare[ranked] >= size].tolist():
-        if credit >= problem.required_credit and backed:
-            break
-        if int(problem.domain[n]) in best or (credit >= problem.required_credit and not problem.is_pop[n]):
-            continue
-        chosen.append(n)
-        best[int(problem.domain[n])] = float(problem.credit[n])
-        credit += float(problem.credit[n])
-        backed = backed or bool(problem.is_pop[n])
-        cost += float(problem.push_price[n] * size)
-    met = credit >= problem.required_credit and backed
-    worth = not settings.allow_origin_fallback or cost <= settings.origin_fallback_millidollars
-    return np.array(chosen if met and worth else [], dtype=np.int64)
-
-
-def missing_requirements(problem: PlacementProblem, copies: Copies) -> Bool:
-    """Segments without their availability target or tier-1 copy: these fall back to the origin, (S,)."""
-    n_segments = len(problem.segments)
-    order = np.lexsort((problem.credit[copies.source], problem.domain[copies.source], copies.segment))
-    segment, domain = copies.segment[order], problem.domain[copies.source][order]
-    best = np.ones(len(order), dtype=np.bool_)
-    best[:-1] = (np.diff(segment) != 0) | (np.diff(domain) != 0)
-    weights = problem.credit[copies.source][order][best]
-    credit = np.bincount(segment[best], weights=weights, minlength=n_segments)
-    missing = credit + float(problem.credit[problem.standing].sum()) < problem.required_credit - 1e-6
-    if problem.settings.require_tier_one_copy and not problem.standing.any():
-        backed = np.zeros(n_segments, dtype=np.bool_)
-        backed[copies.segment[problem.is_pop[copies.source]]] = True
-        missing |= ~backed
-    return np.asarray(missing)
-
-
-def _requests_per_segment(problem: PlacementProblem) -> Float64:
-    demand = problem.demand
-    total = np.bincount(demand.segment, weights=demand.requests, minlength=len(problem.segments))
-    return np.asarray(total, dtype=np.float64)
-
-
-def _spare_storage(problem: PlacementProblem, copies: Copies) -> Float64:
-    sized = problem.segments.bytes[copies.segment]
-    used = np.bincount(copies.source, weights=sized, minlength=len(problem.sources))
-    return problem.storage_limit_bytes - used
-
-
-def _add_while_fitting(problem: PlacementProblem, copies: Copies, segment: Int32, source: Int32) -> Copies:
-    """Adds the given pairs in order, skipping those already there and those that break a hard limit."""
-    allowed = problem.sources.eligible[source] & ~problem.standing[source]
-    segment, source = segment[allowed], source[allowed]
-    price = np.where(problem.is_current(segment, source), 0, problem.segments.bytes[segment]).astype(np.float64)
-    held_new = ~problem.is_current(copies.segment, copies.source)
-    budget = problem.movement_limit_bytes - float(problem.segments.bytes[copies.segment[held_new]].sum())
-    added = _fitting(
-        (copies.segment, copies.source),
-        (segment, source, price),
-        problem.segments.bytes,
-        _spare_storage(problem, copies),
-        _source_codes(problem),
-        _caps(problem),
-        budget,
-    )
-    segments = np.concatenate([copies.segment, segment[added]])
-    return Copies.sorted(segments, np.concatenate([copies.source, source[added]]))
-
-
-def _source_codes(problem: PlacementProblem) -> tuple[Int32, Int64]:
-    return problem.sources.network, problem.sources.tier.astype(np.int64)
-
-
-def _caps(problem: PlacementProblem) -> Int64:
-    """Most copies in one network, then on tiers 1, 2 and 3."""
-    tiers = problem.settings.max_copies_by_tier or (NO_LIMIT, NO_LIMIT, NO_LIMIT)
-    return np.array([problem.settings.max_copies_per_network, *tiers], dtype=np.int64)
-
-
-@numba.njit(cache=True)
-def _room(s, n, first, following, holder, network, tier, caps):  # type: ignore[no-untyped-def]
-    """Whether one more copy of segment s at n repeats no copy and keeps its network and tier within their caps."""
-    in_network, in_tier = 0, 0
-    at = first[s]
-    while at >= 0:
-        m = holder[at]
-        if m == n:
-            return False
-        in_network += 1 if network[n] >= 0 and network[m] == network[n] else 0
-        in_tier += 1 if tier[m] == tier[n] else 0
-        at = following[at]
-    return in_network < caps[0] and in_tier < caps[tier[n]]
-
-
-@numba.njit(cache=True)
-def _fitting(held, offered, size, spare, codes, caps, budget):  # type: ignore[no-untyped-def]
-    """Which offered pairs are added, in order."""
-    network, tier = codes
-    total = len(held[0]) + len(offered[0])
-    first, following = np.full(len(size), -1), np.full(total, -1)
-    holder = np.empty(total, np.int64)
-    for at in range(len(held[0])):
-        holder[at], following[at] = held[1][at], first[held[0][at]]
-        first[held[0][at]] = at
-    added, at = np.zeros(len(offered[0]), np.bool_), len(held[0])
-    for i in range(len(offered[0])):
-        s, n, price = offered[0][i], offered[1][i], offered[2][i]
-        if size[s] > spare[n] or price > budget or not _room(s, n, first, following, holder, network, tier, caps):
-            continue
-        added[i] = True
-        spare[n] -= size[s]
-        budget -= price
-        holder[at], following[at], first[s] = n, first[s], at
-        at += 1
-    return added
 
 
 class _Instance(NamedTuple):
@@ -311,7 +132,7 @@ def _instance(problem: PlacementProblem, start: Copies, among: Bool) -> _Instanc
         uplink=problem.usable_uplink_bytes,
         network=problem.sources.network,
         tier=problem.sources.tier.astype(np.int64),
-        caps=_caps(problem),
+        caps=copy_caps(problem),
     )
 
 
@@ -319,13 +140,13 @@ def _state(problem: PlacementProblem, start: Copies, instance: _Instance) -> _St
     n_rows, n_sources, n_segments = len(instance.location), len(problem.sources), len(problem.segments)
     is_new = ~problem.is_current(start.segment, start.source)
     moved = float(problem.segments.bytes[start.segment[is_new]].sum())
-    room = np.maximum(1, _spare_storage(problem, start)) / max(1.0, float(instance.size.min(initial=np.inf)))
+    room = np.maximum(1, spare_storage(problem, start)) / max(1.0, float(instance.size.min(initial=np.inf)))
     capacity = int(np.minimum(room, n_segments).sum()) + n_sources + len(start.segment)
     return _State(
         delivered=np.zeros(n_rows),
         nobody=np.ones(n_rows),
         uplink=problem.usable_uplink_bytes.copy(),
-        spare=_spare_storage(problem, start),
+        spare=spare_storage(problem, start),
         budget=np.array([problem.movement_limit_bytes - moved]),
         first=np.full(n_segments, -1),
         following=np.full(capacity, -1),
@@ -494,7 +315,7 @@ def _pick(  # type: ignore[no-untyped-def]
             continue
         if gain == best and uplink[n] <= uplink[chosen]:
             continue
-        if _room(s, n, state.first, state.following, state.holder, instance.network, instance.tier, instance.caps):
+        if has_room(s, n, state.first, state.following, state.holder, instance.network, instance.tier, instance.caps):
             best, chosen = gain, int(n)
     return best, chosen
 

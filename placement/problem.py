@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from placement.errors import ProblemError
+from placement.settings import PlacementSettings
+from placement.validity import mistakes
 
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
@@ -24,70 +25,11 @@ Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 Ids = npt.NDArray[np.object_]
 
+__all__ = ["Demand", "PlacementProblem", "PlacementSettings", "Segments", "Sources"]
+
 BYTES_PER_GB = 1e9
 CREDIT_LIMIT = 13.8
 """Most that one copy counts towards availability: nobody is believed beyond six nines, since -ln(1e-6) = 13.8."""
-
-
-@dataclass(frozen=True)
-class PlacementSettings:
-    """Prices, limits and solver choices of one placement."""
-
-    latency_millidollars_per_request_second: float = 0.1
-    """What one second of waiting, by one request, is worth, in millidollars."""
-    reward_millidollars_per_gb: float = 4.0
-    """Paid to the owner of a node for each GB it serves, on top of the source's own egress cost."""
-    push_handling_millidollars_per_gb: float = 0.0
-    """Price of pushing a GB to a source, on top of the egress of the POP (or origin) that sends it."""
-    origin_egress_millidollars_per_gb: float = 50.0
-    """Price of a GB served by the origin, or sent by it to fill a POP."""
-    origin_rtt_ms: float = 200.0
-    """Round-trip time to the origin from anywhere, in milliseconds."""
-    origin_fallback_millidollars: float = 100.0
-    """Penalty for each segment that falls back to the origin: misses its availability target or its tier-1 copy."""
-    failure_detection_ms: float = 250.0
-    """Time lost when a chosen source turns out to be gone, until the next source answers, in milliseconds."""
-    movement_budget_bytes: int | None = None
-    """Most bytes that one plan may push to sources that do not hold them; null for no limit."""
-    availability_target: float = 0.999
-    """Least probability that a live copy of each segment exists over the horizon, in [0, 1)."""
-    require_tier_one_copy: bool = True
-    """Whether each segment needs a copy on a POP (or else falls back to the origin)."""
-    allow_origin_fallback: bool = True
-    """Whether missing the two requirements above is only penalised; false makes them hard."""
-    pops_hold_everything: bool = True
-    """Whether POPs are caches of unlimited storage, so that every segment is on every eligible POP already."""
-    max_copies_per_network: int = 2
-    """Most copies of one segment inside one network (failure domain)."""
-    max_copies_by_tier: tuple[int, ...] | None = None
-    """Most copies of one segment on tiers 1, 2 and 3; null for no limit."""
-    storage_share_by_tier: tuple[float, ...] = (1.0, 1.0, 1.0)
-    """Share of the storage of a source of tier 1, 2 and 3 that a plan may fill."""
-    uplink_share_by_tier: tuple[float, ...] = (1.0, 0.9, 0.7)
-    """Share of the uplink of a source of tier 1, 2 and 3 that a plan may count on: the rest is headroom."""
-    minimum_improvement_share: float = 0.001
-    """A plan that moves bytes replaces the one that moves none only if it saves at least this share of the cost."""
-    candidates_per_location: int = 48
-    """Nodes with room left that the greedy looks at for each location, nearest first."""
-    solver: Literal["highs", "cp-sat", "gscip"] = "highs"
-    """Solver of the whole programme: HiGHS, CP-SAT or SCIP."""
-    whole_programme_arcs: int = 60_000
-    """Largest instance, in (segment, location, source) arcs, that is handed to the solver as one programme."""
-    exact_flow_arcs: int = 300_000
-    """Largest instance, in arcs over held copies, whose shares are solved exactly as a minimum-cost flow."""
-    relative_gap: float = 0.005
-    """Gap at which a plan counts as optimal and the solver may stop."""
-    node_limit: int = 2_000
-    """Branch-and-bound nodes after which the solver stops: the same on every machine, unlike a time."""
-    time_limit_seconds: float = 60.0
-    """Guard on the solver's time; a plan comes back in any case."""
-    bound_iterations: int = 60
-    """Steps of the price search that proves the lower bound of instances too large for the solver."""
-
-    def __post_init__(self) -> None:
-        problems = _setting_problems(self)
-        if problems:
-            raise ProblemError("The placement settings cannot be used:", problems)
 
 
 @dataclass(frozen=True)
@@ -179,7 +121,7 @@ class PlacementProblem:
     settings: PlacementSettings = field(default_factory=PlacementSettings)
 
     def __post_init__(self) -> None:
-        problems = _problems(self)
+        problems = mistakes(self)
         if problems:
             raise ProblemError("The placement problem is not valid:", problems)
 
@@ -301,133 +243,3 @@ class PlacementProblem:
         """Price of one request of demand row `row` served by `source`, in m$."""
         waiting = self.request_price[self.demand.location[row], source]
         return waiting + self.byte_price[source] * self.demand_segment_bytes[row]
-
-
-def _setting_problems(settings: PlacementSettings) -> list[str]:
-    nonnegative = [name for name in _FLOATS if not 0 <= getattr(settings, name) < float("inf")]
-    problems = [f"Expected {name} >= 0 and finite, got {getattr(settings, name)!r}." for name in nonnegative]
-    if not 0 <= settings.availability_target < 1:
-        problems.append(f"Expected availability_target in [0, 1), got {settings.availability_target!r}.")
-    for name in ("max_copies_per_network", "candidates_per_location"):
-        if getattr(settings, name) < 1:
-            problems.append(f"Expected {name} >= 1, got {getattr(settings, name)!r}.")
-    for name in ("storage_share_by_tier", "uplink_share_by_tier"):
-        value = getattr(settings, name)
-        if len(value) != 3 or not all(0 <= share <= 1 for share in value):
-            problems.append(f"Expected {name} to be three shares in [0, 1], got {value!r}.")
-    caps = settings.max_copies_by_tier
-    if caps is not None and (len(caps) != 3 or any(cap < 0 for cap in caps)):
-        problems.append(f"Expected max_copies_by_tier to be three numbers >= 0 or null, got {caps!r}.")
-    if settings.movement_budget_bytes is not None and settings.movement_budget_bytes < 0:
-        problems.append(f"Expected movement_budget_bytes >= 0 or null, got {settings.movement_budget_bytes!r}.")
-    if settings.solver not in ("highs", "cp-sat", "gscip"):
-        problems.append(f"Expected solver to be 'highs', 'cp-sat' or 'gscip', got {settings.solver!r}.")
-    return problems
-
-
-_FLOATS = (
-    "latency_millidollars_per_request_second",
-    "reward_millidollars_per_gb",
-    "push_handling_millidollars_per_gb",
-    "origin_egress_millidollars_per_gb",
-    "origin_rtt_ms",
-    "origin_fallback_millidollars",
-    "failure_detection_ms",
-    "minimum_improvement_share",
-    "whole_programme_arcs",
-    "exact_flow_arcs",
-    "relative_gap",
-    "node_limit",
-    "time_limit_seconds",
-    "bound_iterations",
-)
-
-
-def _problems(problem: PlacementProblem) -> list[str]:
-    shapes = _shape_problems(problem)
-    if shapes:
-        return shapes  # values cannot be judged while the shapes disagree
-    return _code_problems(problem) + _value_problems(problem) + _duplicate_problems(problem)
-
-
-def _shape_problems(problem: PlacementProblem) -> list[str]:
-    n_locations, n_sources = len(problem.locations), len(problem.sources)
-    problems = []
-    for owner, length in (
-        ("segments", len(problem.segments)),
-        ("sources", n_sources),
-        ("demand", len(problem.demand)),
-    ):
-        for name, value in vars(getattr(problem, owner)).items():
-            if np.shape(value) != (length,):
-                problems.append(f"{owner}.{name} has shape {np.shape(value)}, expected ({length},).")
-    for name in ("rtt_ms", "reach"):
-        if getattr(problem, name).shape != (n_locations, n_sources):
-            shape = getattr(problem, name).shape
-            problems.append(f"{name} has shape {shape}, expected ({n_locations}, {n_sources}).")
-    if problem.current_segment.shape != problem.current_source.shape:
-        shapes = f"{problem.current_segment.shape} and {problem.current_source.shape}"
-        problems.append(f"current_segment and current_source have shapes {shapes}; expected them equal.")
-    return problems
-
-
-def _code_problems(problem: PlacementProblem) -> list[str]:
-    n_segments, n_locations, n_sources = len(problem.segments), len(problem.locations), len(problem.sources)
-    n_networks = np.iinfo(np.int32).max
-    columns = (
-        ("demand.segment", problem.demand.segment, 0, n_segments),
-        ("demand.location", problem.demand.location, 0, n_locations),
-        ("current_segment", problem.current_segment, 0, n_segments),
-        ("current_source", problem.current_source, 0, n_sources),
-        ("sources.location", problem.sources.location, -1, n_locations),
-        ("sources.network", problem.sources.network, -1, n_networks),
-        ("sources.tier", problem.sources.tier, 1, 4),
-    )
-    problems = []
-    for name, codes, low, high in columns:
-        wrong = np.flatnonzero((codes < low) | (codes >= high))
-        if len(wrong):
-            shown = f"{name}[{wrong[0]}] is {int(codes[wrong[0]])!r} ({len(wrong)} such)"
-            problems.append(f"{shown}; allowed are {low} to {high - 1}.")
-    return problems
-
-
-def _value_problems(problem: PlacementProblem) -> list[str]:
-    segments, sources = problem.segments, problem.sources
-    inf = float("inf")
-    columns: tuple[tuple[str, npt.NDArray[np.generic], float, float, str], ...] = (
-        ("segments.bytes", segments.bytes, 1, 2.0**62, "at least 1 byte"),
-        ("sources.storage_bytes", sources.storage_bytes, 0, 2.0**62, "0 or more"),
-        ("sources.uplink_bytes", sources.uplink_bytes, 0, inf, "0 or more, or infinity"),
-        ("sources.survival", sources.survival, 0, 1, "a probability in [0, 1]"),
-        ("sources.egress_cost_per_gb", sources.egress_cost_per_gb, 0, 1e9, "0 or more dollars"),
-        ("sources.lat", sources.lat, -90, 90, "degrees in [-90, 90]"),
-        ("sources.lon", sources.lon, -180, 180, "degrees in [-180, 180]"),
-        ("demand.requests", problem.demand.requests, 0, 1e18, "0 or more, finite"),
-        ("rtt_ms", problem.rtt_ms, 0, 1e9, "0 or more milliseconds"),
-    )
-    problems = []
-    for name, values, low, high, allowed in columns:
-        flat = np.ravel(values)
-        wrong = np.flatnonzero(~((flat >= low) & (flat <= high)))  # a NaN fails both comparisons
-        if len(wrong):
-            shown = f"{name}[{wrong[0]}] is {flat[wrong[0]].item()!r} ({len(wrong)} such)"
-            problems.append(f"{shown}; expected {allowed}.")
-    return problems
-
-
-def _duplicate_problems(problem: PlacementProblem) -> list[str]:
-    columns = (
-        ("segments", list(zip(problem.segments.content, problem.segments.segment.tolist(), strict=True))),
-        ("sources", problem.sources.source.tolist()),
-        ("locations", problem.locations.tolist()),
-        ("demand rows", list(zip(problem.demand.segment.tolist(), problem.demand.location.tolist(), strict=True))),
-        ("current copies", list(zip(problem.current_segment.tolist(), problem.current_source.tolist(), strict=True))),
-    )
-    problems = []
-    for name, keys in columns:
-        if len(set(keys)) < len(keys):
-            seen: set[object] = set()
-            first = next(key for key in keys if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            problems.append(f"The {name} hold {first!r} more than once; expected each once.")
-    return problems

@@ -179,19 +179,38 @@ def top_k(batch: CandidateBatch, scores: Tensor, k: int) -> tuple[Tensor, Tensor
     """
     if k < 1:
         raise RoutingError(f"Expected k >= 1, got {k!r}.")
-    device = scores.device
+    device, n = scores.device, len(scores)
     offsets = torch.as_tensor(batch.offsets, device=device)
-    request = torch.repeat_interleave(torch.arange(batch.n_requests, device=device), torch.diff(offsets))
-    by_score = torch.argsort(scores, descending=True, stable=True)
-    order = by_score[torch.argsort(request[by_score], stable=True)]
-    rank = torch.arange(len(order), device=device) - offsets[request]
-    kept = (rank < k) & torch.isfinite(scores[order])
+    length = torch.diff(offsets)
+    source = torch.as_tensor(batch.source, device=device)
     best_source = torch.full((batch.n_requests, k), -1, dtype=torch.int32, device=device)
     best_score = torch.full((batch.n_requests, k), -torch.inf, dtype=scores.dtype, device=device)
-    where = (request[kept], rank[kept])
-    best_source[where] = torch.as_tensor(batch.source, device=device)[order[kept]]
-    best_score[where] = scores[order[kept]]
+    # Rows of like length are ranked together, padded to the next power of two: at most half of a block is padding.
+    width = 1
+    while n and width < 2 * int(length.max()):
+        rows = torch.nonzero((length > width // 2) & (length <= width)).ravel()
+        if len(rows):
+            best_source[rows], best_score[rows] = _top_of_rows(scores, source, (offsets[rows], length[rows]), width, k)
+        width *= 2
     return best_source, best_score
+
+
+def _top_of_rows(
+    scores: Tensor, source: Tensor, rows: tuple[Tensor, Tensor], width: int, k: int
+) -> tuple[Tensor, Tensor]:
+    """The k best of each row, given where it starts and its length; all are at most `width` long. Both (rows, k)."""
+    start, length = rows
+    place = torch.arange(width, device=scores.device)
+    at = torch.clamp(start[:, None] + place, max=len(scores) - 1)
+    block = torch.where(place < length[:, None], scores[at], -torch.inf)
+    kept = min(k, width)
+    ranked, place = torch.sort(block, dim=1, descending=True, stable=True)
+    ranked, chosen = ranked[:, :kept], at.gather(1, place[:, :kept])
+    best = torch.full((len(start), k), -torch.inf, dtype=scores.dtype, device=scores.device)
+    found = torch.full((len(start), k), -1, dtype=torch.int32, device=scores.device)
+    best[:, :kept] = ranked
+    found[:, :kept] = torch.where(torch.isfinite(ranked), source[chosen], -1)
+    return found, best
 
 
 def choose(batch: CandidateBatch, scores: Tensor, settings: RoutingSettings, *, seed: int) -> Int64:

@@ -1,8 +1,8 @@
 """From a problem to a checked plan: always a plan, within the limits, with what is proven about it.
 
-The ladder, each step kept only if it is cheaper: the current copies with the best flows (at once, moving nothing); greedy
-from nothing and on top of the current copies; the whole programme, when it is small. Then the bound, the binding
-limits in words, and the judge.
+The ladder, each step kept only if it is cheaper: the current copies with the best flows (at once, moving nothing); the
+copies that the price search held, rounded, with greedy for what is left; greedy alone; the whole programme, when it is
+small. Then the binding limits in words, and the judge.
 """
 
 from __future__ import annotations
@@ -12,23 +12,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from placement.bound import lower_bound
 from placement.check import check
+from placement.copies import Copies, add_while_fitting, keep_current, within_limits
 from placement.errors import PlanError
 from placement.flows import Flows, best_flows, delivery_cost
 from placement.formulation import arc_count, solve_whole
-from placement.greedy import (
-    Copies,
-    keep_current,
-    meet_requirements,
-    missing_requirements,
-    place_greedily,
-    within_limits,
-)
+from placement.greedy import place_greedily
 from placement.plan import Plan, Status
+from placement.prices import Guide, search_prices
 from placement.problem import PlacementProblem
+from placement.requirements import meet_requirements, missing_requirements
 
 Progress = Callable[[str], None]
+ROUNDED_FROM = (0.9, 0.4)
+"""Shares from which copies of the price search are placed before the greedy fills the rest."""
 
 
 @dataclass(frozen=True)
@@ -50,25 +47,37 @@ def solve(problem: PlacementProblem, *, seed: int = 0, progress: Progress | None
     tell = progress or (lambda _: None)
     best = _price(problem, "current copies", meet_requirements(problem, keep_current(problem)))
     tell(f"current copies: {best.cost:.1f} m$")
-    bound = 0.0
-    for method, copies in _candidates(problem):
+    guide = search_prices(problem)
+    proof = guide.bound
+    tell(f"bound {proof.value:.1f} m$")
+    for method, copies in _candidates(problem, guide):
         best = _better(problem, best, _price(problem, method, copies))
         tell(f"{method}: best {best.cost:.1f} m$")
+    bound = proof.value
     if arc_count(problem) <= problem.settings.whole_programme_arcs and len(problem.segments):
         answer = solve_whole(problem, seed=seed, hint=best.copies)
-        bound = answer.bound
+        bound = max(proof.value, answer.bound)
         if answer.copies is not None:
             best = _better(problem, best, _price(problem, "whole programme", within_limits(problem, answer.copies)))
         tell(f"whole programme: best {best.cost:.1f} m$, bound {bound:.1f} m$")
-    else:
-        bound = lower_bound(problem, above=best.cost).value
-        tell(f"bound {bound:.1f} m$")
     return _judged(problem, _plan(problem, best, min(bound, best.cost)))
 
 
-def _candidates(problem: PlacementProblem) -> Iterator[tuple[str, Copies]]:
-    yield "greedy", place_greedily(problem)
-    yield "greedy on current copies", place_greedily(problem, start=keep_current(problem))
+def _candidates(problem: PlacementProblem, guide: Guide) -> Iterator[tuple[str, Copies]]:
+    thorough = arc_count(problem) <= problem.settings.thorough_arcs
+    for share in ROUNDED_FROM if thorough else ROUNDED_FROM[:1]:
+        yield f"rounded from {share:.0%}", _rounded(problem, guide, share)
+    if thorough:
+        yield "greedy", place_greedily(problem)
+
+
+def _rounded(problem: PlacementProblem, guide: Guide, least: float) -> Copies:
+    """The copies that the price search held at least so far, as far as they fit, and greedy for the rest."""
+    chosen = np.flatnonzero(guide.share >= least)
+    order = chosen[np.argsort(-guide.share[chosen], kind="stable")]
+    empty = np.zeros(0, dtype=np.int32)
+    start = add_while_fitting(problem, Copies(empty, empty), guide.segment[order], guide.source[order])
+    return place_greedily(problem, start=start)
 
 
 def _price(problem: PlacementProblem, method: str, copies: Copies) -> Incumbent:

@@ -35,7 +35,7 @@ def test_demand_rows__keep_the_order_asked_and_say_what_is_unknown() -> None:
     assert rows["mean"].tolist() == [0.5, 4.0, 0.0, 0.0, 0.0, 0.5]
     assert rows["known"].tolist() == [True, True, False, False, False, True]
     # Poisson with mean 4: P(y <= 1) = 0.092 < 0.1 <= P(y <= 2) = 0.238; P(y <= 3) = 0.433, P(y <= 4) = 0.629
-    assert rows.loc[1, ["p10", "p50", "p90"]].tolist() == [2.0, 4.0, 7.0]
+    assert [rows[name][1] for name in ("p10", "p50", "p90")] == [2.0, 4.0, 7.0]
 
 
 def test_demand_rows__nothing_asked_and_nothing_forecast() -> None:
@@ -89,7 +89,8 @@ def test_next_content_rows__are_best_first_and_never_the_content_itself(predicto
     first = rows[rows["request"] == 0]
     assert first["rank"].tolist() == [1, 2, 3]
     assert "c0" not in first["content"].tolist()
-    assert (np.diff(first["probability"]) <= 0).all() and first["probability"].sum() <= 1.0 + 1e-9
+    assert (np.diff(first["probability"]) <= 0).all()
+    assert first["probability"].sum() <= 1.0 + 1e-9
     assert set(rows["request"]) == {0, 1, 2, 3}
 
 

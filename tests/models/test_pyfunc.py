@@ -38,7 +38,8 @@ def test_load_model__answers_its_own_input_example(tiny_home: TinyHome, kind: st
     assert list(answer.columns) == model.metadata.signature.outputs.input_names()
     assert len(answer) >= len(example)
     numbers = answer.select_dtypes("number").to_numpy(dtype=np.float64)
-    assert np.isfinite(numbers).all() and (numbers >= 0).all()
+    assert np.isfinite(numbers).all()
+    assert (numbers >= 0).all()
     pd.testing.assert_frame_equal(answer, model.predict(example))
 
 

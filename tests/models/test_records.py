@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,8 @@ def test_chain_faults__a_whole_chain_has_none() -> None:
 def test_chain_faults__an_edited_record_breaks_the_next(field: str) -> None:
     """Whatever was changed; without a key the hash that follows tells, with a key also the signature."""
     records = chain()
-    records[1] = replace(records[1], **{field: "changed"})
+    changed: dict[str, Any] = {field: "changed"}
+    records[1] = replace(records[1], **changed)
     assert chain_faults(records) == ["Record 2 does not follow record 1: one of them was changed."]
     assert any("signature" in fault for fault in chain_faults(records, KEY))
 
@@ -75,7 +77,9 @@ def test_chain_faults__a_record_signed_by_another_key_is_named() -> None:
 def test_serving_at__is_the_last_one_done_by_then() -> None:
     """Before the first none; at the instant itself already the new one; an intent does not serve."""
     records = chain()
-    records.append(replace(records[-1], sequence=3, state="intent", to_version="4", time="2026-03-07T13:00:00.000000+00:00"))
+    records.append(
+        replace(records[-1], sequence=3, state="intent", to_version="4", time="2026-03-07T13:00:00.000000+00:00")
+    )
 
     def version(time: str) -> str | None:
         found = serving_at(records, f"2026-03-07T{time}.000000+00:00")

@@ -101,6 +101,7 @@ def test_decide__refuses_on_a_damaged_log(writable_home: TinyHome) -> None:
     found = registry(writable_home)
     decide(found, "1")
     experiment = found.client.get_experiment_by_name("premirror-history")
+    assert experiment is not None
     first = found.client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])[0]
     found.client.delete_run(first.info.run_id)
     with pytest.raises(RegistryError, match=r"damaged; nothing was changed. Record 0 is missing"):

@@ -42,7 +42,9 @@ def test_sessions__come_back_with_their_instant(tmp_path: Path) -> None:
         "censored": [False, True],
     }
     availability = pa.table(sessions, schema=SCHEMAS["availability"].arrow)
-    nodes = pa.table({"source": ["n", "m"], "device_class": ["home", "phone"], "network": ["x", "y"], "location": ["l", "l"]})
+    nodes = pa.table(
+        {"source": ["n", "m"], "device_class": ["home", "phone"], "network": ["x", "y"], "location": ["l", "l"]}
+    )
     until_us = round((NINE + dt.timedelta(hours=1)).timestamp() * 1e6)
     save_sessions(tmp_path / "s", availability=availability, nodes=nodes, known_until_us=until_us)
     history, known_until_us = load_sessions(tmp_path / "s")

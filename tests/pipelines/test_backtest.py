@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.events import HOUR_US
+from models.events import DAY_US, HOUR_US
 from pipelines.arena import Arena
 from pipelines.backtest import OptimisingPlanner, PlanNote, PopularityPlanner, Stretch, roll
 from pipelines.config import ReplayRun
@@ -18,7 +18,7 @@ from pipelines.typed import build
 from placement.replay import ReplaySettings
 from placement.routing import RoutingSettings
 from placement.tally import ReplayTally
-from tests.conftest import DAY_US, GREEDY, START_US, TinyHome
+from tests.conftest import GREEDY, START_US, TinyHome
 
 
 @pytest.fixture(scope="module")
@@ -112,5 +112,3 @@ def test_arena__tiers_are_decided_before_the_window(arena: Arena) -> None:
     assert arena.world.tier[0] == 1
     assert set(arena.world.tier[1:].tolist()) <= {2, 3}
     assert arena.stretch.start_us == START_US + 4 * DAY_US + 12 * HOUR_US
-
-

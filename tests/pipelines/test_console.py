@@ -12,7 +12,9 @@ from pipelines.console import Console, table
 
 def test_result__as_json_is_one_object_that_any_parser_reads(capsys: pytest.CaptureFixture[str]) -> None:
     """NaN and infinity are not JSON; a score that is undefined is null, and not a crash after hours of work."""
-    Console(as_json=True).result({"rows": [{"wape": math.nan}, {"wape": 0.5}], "bound": math.inf, "pair": (1, 2)}, "text")
+    Console(as_json=True).result(
+        {"rows": [{"wape": math.nan}, {"wape": 0.5}], "bound": math.inf, "pair": (1, 2)}, "text"
+    )
     out = capsys.readouterr().out
     assert json.loads(out, parse_constant=lambda name: pytest.fail(name)) == {
         "rows": [{"wape": None}, {"wape": 0.5}],

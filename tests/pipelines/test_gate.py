@@ -39,7 +39,8 @@ def test_judge__clearly_better_passes() -> None:
     found = verdict({"candidate": {"wape": 0.4}, "champion": {"wape": 0.5}}, {("champion", "wape"): (-0.12, -0.08)})
     assert found.passed
     relative = found.changes[0].relative
-    assert relative.low is not None and relative.high is not None
+    assert relative.low is not None
+    assert relative.high is not None
     assert (relative.value, relative.low, relative.high) == pytest.approx((0.2, 0.16, 0.24))
     assert found.sentence == "wape 0.4, better than champion (0.5)"
     assert "+20.0% [+16.0%, +24.0%]" in found.reasons[0]
@@ -124,3 +125,11 @@ def test_judge__an_unknown_metric_is_a_mistake_in_the_configuration() -> None:
         verdict(scores, metric="wap")
     with pytest.raises(ConfigError, match="'coverage_80' is no metric"):
         verdict(scores, guards={"coverage_80": 0.1})
+
+
+def test_settings__a_limit_is_a_share() -> None:
+    """5 for 5 % would let everything pass; a negative one nothing. Both are named."""
+    with pytest.raises(
+        ValueError, match=r"Expected tolerance in \[0, 1\), got 5\. Expected guards\.nll in \[0, 1\), got -0\.1"
+    ):
+        GateSettings(tolerance=5, guards={"nll": -0.1})

@@ -22,7 +22,9 @@ HOUR_US = 3_600_000_000
 
 def test_only_one__a_second_process_is_told_to_try_later(tmp_path: Path) -> None:
     """Two schedulers must not write the same folder; 75 is what sysexits calls a temporary failure."""
-    code = f"from pathlib import Path; from pipelines.jobs import only_one\nwith only_one(Path({str(tmp_path)!r})): pass"
+    code = (
+        f"from pathlib import Path; from pipelines.jobs import only_one\nwith only_one(Path({str(tmp_path)!r})): pass"
+    )
     with only_one(tmp_path):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         with pytest.raises(TryLater) as caught, only_one(tmp_path):

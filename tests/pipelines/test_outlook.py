@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from models.churn.history import SessionHistory
-from models.events import HOUR_US, RequestLog
+from models.events import DAY_US, HOUR_US, RequestLog
 from pipelines.outlook import ClairvoyantOutlook, Expectation, ModelOutlook
 from pipelines.planning import PlanningSettings
 from pipelines.requests import Playback, RequestRows, WatchThrough
@@ -18,7 +18,7 @@ from pipelines.scene import read_scene
 from pipelines.store import read_availability, read_nodes, read_request_log
 from placement.trace import SegmentRequests
 from placement.uptime import ALWAYS_US, NEVER_US, Uptime
-from tests.conftest import DAY_US, START_US, TinyHome
+from tests.conftest import START_US, TinyHome
 from tests.pipelines.tiny_scene import FAR, NEAR, NOW_US, tiny_scene
 
 AT_US = START_US + 4 * DAY_US

@@ -171,7 +171,8 @@ def test_instance__a_plan_comes_back_in_the_codes_of_the_scene() -> None:
     assert set(copies.segment[copies.source == NEAR].tolist()) <= {1, 2, 3}
     holdings = found.holdings(solve(found.problem))
     assert holdings.start_us == NOW_US
-    assert holdings.survival is not None and len(holdings.survival) == len(holdings.segment)
+    assert holdings.survival is not None
+    assert len(holdings.survival) == len(holdings.segment)
 
 
 def test_settings__say_every_broken_bound() -> None:

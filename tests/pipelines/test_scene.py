@@ -50,7 +50,8 @@ def test_read_scene__of_ingested_tables(tiny_world: TinyHome) -> None:
     scene = read_scene(tiny_world.tables)
     assert (scene.n_pops, len(scene.source), len(scene.locations), len(scene.catalogue.contents)) == (1, 21, 3, 60)
     assert scene.is_pop.tolist() == [True] + [False] * 20
-    assert np.isfinite(scene.rtt_ms).all() and np.isfinite(scene.distance_km).all()
+    assert np.isfinite(scene.rtt_ms).all()
+    assert np.isfinite(scene.distance_km).all()
     rtt = read_table(tiny_world.tables, "rtt").to_pylist()
     row = rtt[-1]
     place = scene.location_codes(np.array([row["location"]], dtype=object))[0]

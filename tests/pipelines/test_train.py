@@ -7,13 +7,14 @@ import json
 import numpy as np
 import pytest
 
+from models.events import DAY_US
 from models.registry import Registry
 from models.snapshot import load_counters, load_sessions
 from pipelines.errors import InputError
 from pipelines.inputs import Inputs
 from pipelines.provenance import folder_digest, settings_digest
 from pipelines.train import fit, train_step
-from tests.conftest import DAY_US, MODELS, QUIET, START_US, TinyHome
+from tests.conftest import MODELS, QUIET, START_US, TinyHome
 
 VALIDATION_END_US = START_US + 4 * DAY_US + DAY_US // 2
 
@@ -29,8 +30,9 @@ def test_train__a_run_can_be_repeated_from_its_page(tiny_home: TinyHome, kind: s
     assert run.data.tags["code_commit"]
     assert run.data.params["data.tables"] == "tiny"
     assert run.data.params["windows.test"].startswith("['2026-03-06")
-    inputs = {i.dataset.name: json.loads(i.dataset.profile)["num_rows"] for i in run.inputs.dataset_inputs}
-    assert inputs["tiny"] > 100
+    assert run.inputs is not None
+    inputs = {i.dataset.name: json.loads(i.dataset.profile or "{}") for i in run.inputs.dataset_inputs}
+    assert inputs["tiny"]["num_rows"] > 100
 
 
 def test_train__snapshots_end_with_the_validation_window(tiny_home: TinyHome) -> None:

@@ -99,7 +99,8 @@ def test_build__reports_every_mistake_at_once() -> None:
     assert "a.yaml: nme: unknown key; did you mean 'name'?" in text
     assert "a.yaml: name: required but missing; add it." in text
     assert "a.yaml: model: Expected hidden_size >= 1, got 0." in text
-    assert "lives" in text and "'many'" in text
+    assert "lives" in text
+    assert "'many'" in text
     assert "4 mistakes" in str(ConfigError(found))
 
 
@@ -177,7 +178,6 @@ def test_json_schema__describes_every_key_and_forbids_others() -> None:
 
 def test_undocumented__finds_a_bare_field_at_any_depth() -> None:
     """The test of the real configurations rests on this."""
-
     assert undocumented(Outer) == []
     assert undocumented(Bare) == ["Bare.silent", "Bare.more"]
 

@@ -62,7 +62,7 @@ def test_parse__a_key_given_twice_is_refused_with_its_line() -> None:
 @pytest.mark.parametrize("text", ["!!python/object/apply:os.getcwd []", "!!python/name:os.system", "!thing 3"])
 def test_parse__tags_that_build_objects_are_refused(text: str) -> None:
     """A configuration file is data; it can run nothing."""
-    with pytest.raises(ConfigError, match="f.yaml:1:1"):
+    with pytest.raises(ConfigError, match=r"f\.yaml:1:1"):
         parse(text, "f.yaml")
 
 
@@ -74,7 +74,7 @@ def test_parse__a_syntax_error_has_a_line_and_a_column() -> None:
 
 def test_parse__control_characters_are_an_error_and_not_a_crash() -> None:
     """PyYAML raises another class here than for syntax."""
-    with pytest.raises(ConfigError, match="f.yaml"):
+    with pytest.raises(ConfigError, match=r"f\.yaml"):
         parse("a: \x00", "f.yaml")
 
 

@@ -1,50 +1,70 @@
-"""The certificate holds at any prices, and the search makes it useful."""
+"""The certificate holds at any prices."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.bound import certify, first_prices, lower_bound
-from placement.formulation import solve_whole
+from placement.bound import Prices, certify, first_backing
 from placement.greedy import place_greedily
-from placement.instances import InstanceSettings, random_instance
-from tests.placement.tiny import brute_force, cost_of, tiny_problem
+from placement.problem import PlacementProblem
+from tests.placement.tiny import GB, cost_of, hand_problem, tiny_problem
 
 
-def test_bounds__hold_when_nodes_may_leave() -> None:
-    """The tangents of the coverage only relax, so the solver's bound stays below the optimum."""
-    problem = tiny_problem(4)
-    optimum = brute_force(problem)
-    assert solve_whole(problem, seed=0).bound <= optimum * (1 + 1e-6)
-    assert lower_bound(problem, above=optimum).value <= optimum * (1 + 1e-6)
+def no_prices(problem: PlacementProblem) -> Prices:
+    n = len(problem.sources)
+    return Prices(np.zeros(n), np.zeros(n), 0.0, np.zeros(len(problem.demand)), np.zeros(len(problem.segments)))
+
+
+def test_certify__without_prices_by_hand() -> None:
+    """With no limit priced and everybody up, each segment is placed for itself."""
+    # the POP serves all for 220; a: 10 * (20 - 4) - 20 = 140 saved by a copy; b: 16 - 20 < 0
+    assert certify(hand_problem(), no_prices(hand_problem())) == pytest.approx(80.0)
+
+
+def test_certify__an_uplink_price_by_hand() -> None:
+    """A price of 6 m$/GB on an uplink of 5 GB takes from each copy what it sends and gives back the limit's worth."""
+    problem = hand_problem(uplink_bytes=np.array([np.inf, 5.0 * GB]))
+    priced = replace(no_prices(problem), uplink=np.array([0.0, 6e-9]))
+    # 220 - (10 * (16 - 6) - 20) - 5 * 6 = 110; the best plan costs 160
+    assert certify(problem, priced) == pytest.approx(110.0)
 
 
 @given(st.integers(0, 10_000), st.floats(0.0, 3.0), st.booleans())
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_certify__any_prices_prove_a_bound(seed: int, scale: float, pops_hold_everything: bool) -> None:
     """The certificate needs no convergence: whatever the prices, it stays below every plan."""
     problem = tiny_problem(seed, pops_hold_everything=pops_hold_everything)
     rng = np.random.default_rng(seed)
-    start = first_prices(problem)
-    random = replace(
-        start,
+    prices = Prices(
         storage=rng.random(4) * scale * 1e-8,
         uplink=rng.random(4) * scale * 1e-8,
         movement=scale * 1e-8,
-        once=start.once * scale,
+        once=rng.random(len(problem.demand)) * scale,
+        backing=rng.random(3) * scale * 100.0,
     )
     plan_cost = cost_of(problem, place_greedily(problem))
-    assert certify(problem, random) <= plan_cost * (1 + 1e-9)
+    assert certify(problem, prices) <= plan_cost * (1 + 1e-9)
 
 
-def test_lower_bound__search_improves_on_the_first_prices() -> None:
-    """Prices that are searched prove more than none, and never more than a plan costs."""
-    problem = random_instance(InstanceSettings(segments=30, locations=3, nodes=6), seed=5)
-    cost = cost_of(problem, place_greedily(problem))
-    found = lower_bound(problem, above=cost)
-    assert certify(problem, first_prices(problem)) < found.value <= cost
-    assert certify(problem, found.prices) == found.value
+def test_first_backing__the_push_or_the_penalty() -> None:
+    """A tier-1 copy is pushed by the origin, unless the penalty for doing without is smaller."""
+    problem = hand_problem()
+    for penalty, worth in ((100.0, 50.0), (50.0, 50.0), (20.0, 20.0)):  # 1 GB from the origin costs 50
+        chosen = replace(problem.settings, pops_hold_everything=False, origin_fallback_millidollars=penalty)
+        np.testing.assert_allclose(first_backing(replace(problem, settings=chosen)), worth)
+    assert not first_backing(problem).any()  # POPs that hold everything need no push
+
+
+def test_first_backing__held_already() -> None:
+    """What a POP holds now costs nothing to keep."""
+    problem = hand_problem()
+    chosen = replace(problem.settings, pops_hold_everything=False)
+    held = replace(
+        problem, settings=chosen, current_segment=np.array([1], np.int32), current_source=np.array([0], np.int32)
+    )
+    np.testing.assert_allclose(first_backing(held), [50.0, 0.0])

@@ -7,8 +7,8 @@ from typing import Literal
 
 import pytest
 
+from placement.copies import Copies
 from placement.formulation import formulate, solve_whole
-from placement.greedy import Copies
 from tests.placement.tiny import GB, cost_of, hand_problem, tiny_problem
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from placement.greedy import keep_current, place_greedily
+from placement.copies import keep_current
+from placement.greedy import place_greedily
 from placement.instances import InstanceSettings, random_instance
 from tests.placement.tiny import GB, cost_of, hand_problem, keeps_hard_limits, tiny_problem
 

@@ -7,10 +7,11 @@ from itertools import product
 
 import numpy as np
 
+from placement.copies import Copies
 from placement.flows import best_flows, delivery_cost
-from placement.greedy import Copies, missing_requirements
 from placement.instances import InstanceSettings, random_instance
 from placement.problem import Demand, Float64, PlacementProblem, PlacementSettings, Segments, Sources
+from placement.requirements import missing_requirements
 
 GB = 10**9
 

@@ -1,0 +1,201 @@
+"""The placement job: a checked plan for every window, never an older one, never half of one."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pipelines.place
+from models.events import DAY_US
+from pipelines.errors import InputError, PipelineError, TryLater
+from pipelines.forecast import forecast_step
+from pipelines.jobs import iso, only_one
+from pipelines.place import current_plan, place_step, route_step
+from pipelines.scene import read_scene
+from placement.errors import RoutingError
+from tests.conftest import END_US, QUIET, TinyHome
+
+
+@pytest.fixture
+def forecasted(operated_home: TinyHome) -> TinyHome:
+    """A home with champions and a forecast for the end of the data."""
+    forecast_step(operated_home.config("placement"), operated_home.home, QUIET, at="")
+    return operated_home
+
+
+def place(tiny: TinyHome, *assignments: str, at: str = "", dry_run: bool = False) -> dict[str, Any]:
+    return place_step(tiny.config("placement", *assignments), tiny.home, QUIET, at=at, dry_run=dry_run)[0]
+
+
+def plans(tiny: TinyHome) -> list[str]:
+    return sorted(p.name for p in tiny.home.plans.glob("*") if not p.is_symlink())
+
+
+def test_place__publishes_a_plan_whose_checksums_match(forecasted: TinyHome) -> None:
+    """Five tables, a manifest with the inputs, and `current` pointing at them."""
+    value = place(forecasted)
+    current = current_plan(forecasted.home)
+    assert current is not None
+    assert current.folder.name == value["id"]
+    names = {"placements", "routes", "sources", "paths", "ranked"}
+    assert set(current.manifest["checksums"]) == {f"{name}.parquet" for name in names}
+    for name, checksum in current.manifest["checksums"].items():
+        assert hashlib.sha256((current.folder / name).read_bytes()).hexdigest() == checksum
+    assert value["versions"] == {"churn": "1", "demand": "1"}
+    assert value["quality"] == "good"
+    assert value["copies"] > 0
+    assert 0 < value["bytes_to_move"] <= value["movement_budget_bytes"]
+    assert value["bound_millidollars"] <= value["objective_millidollars"] + 1e-6
+
+
+def test_place__keeps_within_every_nodes_storage_and_consent(forecasted: TinyHome) -> None:
+    """Looked at from the written tables, without the checker's help."""
+    place(forecasted)
+    current = current_plan(forecasted.home)
+    assert current is not None
+    scene = read_scene(forecasted.tables)
+    copies = current.table("placements").to_pandas()
+    code = scene.source_codes(copies["source"].to_numpy(dtype=object))
+    used = np.bincount(code, copies["bytes"], len(scene.source))
+    assert (used <= scene.storage_bytes).all()
+    assert (scene.consent_until_us[code] >= END_US + 6 * 3_600_000_000).all()
+    assert set(copies["tier"]) <= {2, 3}
+    ranked = current.table("ranked").to_pandas()
+    assert (ranked.groupby(["content", "segment", "location"])["score"].diff().dropna() <= 0).all()
+
+
+def test_place__a_second_run_has_nothing_to_do(forecasted: TinyHome) -> None:
+    """The same forecast and settings under the plan that answers them: no-op, and it says so."""
+    first = place(forecasted)
+    settings = forecasted.config("placement")
+    again, text = place_step(settings, forecasted.home, QUIET, at="", dry_run=False)
+    assert (first["changed"], again["changed"], again["id"]) == (True, False, first["id"])
+    assert "nothing to do" in text
+    assert plans(forecasted) == [".lock", first["id"]]
+
+
+def test_place__an_unchanged_world_moves_nothing(forecasted: TinyHome) -> None:
+    """Another seed is another job, but the same copies are as good as they were."""
+    first = place(forecasted)
+    again = place(forecasted, "routing.tie_tolerance=0.02")
+    assert again["id"] != first["id"]
+    assert again["bytes_to_move"] == 0
+    assert again["kept_bytes"] == first["added_bytes"]
+
+
+def test_place__a_dry_run_publishes_nothing(forecasted: TinyHome) -> None:
+    """The operator looks first: the difference is shown, nothing is written."""
+    value = place(forecasted, dry_run=True)
+    assert value["changed"] is False
+    assert value["added_bytes"] > 0
+    assert plans(forecasted) == [".lock"]
+    assert current_plan(forecasted.home) is None
+
+
+def test_place__never_goes_back_in_time(forecasted: TinyHome) -> None:
+    """A late job for an older window must not replace today's plan."""
+    first = place(forecasted)
+    yesterday = iso(END_US - DAY_US)
+    forecast_step(forecasted.config("placement"), forecasted.home, QUIET, at=yesterday)
+    with pytest.raises(PipelineError, match="a plan never goes back in time"):
+        place(forecasted, at=yesterday)
+    assert plans(forecasted) == [".lock", first["id"]]
+
+
+def test_place__a_kill_between_writing_and_publishing_leaves_the_old_plan(
+    forecasted: TinyHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new folder may be there, `current` still names the old one, and the rerun completes."""
+    first = place(forecasted)
+
+    def killed(link: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipelines.place, "point_at", killed)
+        with pytest.raises(KeyboardInterrupt):
+            place(forecasted, "seed=1")
+    current = current_plan(forecasted.home)
+    assert current is not None
+    assert current.manifest["id"] == first["id"]
+    second = place(forecasted, "seed=1")
+    assert second["changed"]
+    assert second["id"] != first["id"]
+    current = current_plan(forecasted.home)
+    assert current is not None
+    assert current.manifest["id"] == second["id"]
+
+
+def test_place__a_kill_while_writing_leaves_no_half_plan(forecasted: TinyHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder under `plans/` is whole or not there."""
+
+    def killed(staging: Path, *_: object) -> None:
+        (staging / "placements.parquet").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipelines.place, "write_result", killed)
+        with pytest.raises(KeyboardInterrupt):
+            place(forecasted)
+    assert plans(forecasted) == [".lock"]
+
+
+def test_place__the_registry_away_never_stops_a_placement(
+    forecasted: TinyHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan is what devices wait for; its page in MLflow is not."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert place(forecasted)["changed"]
+
+
+def test_place__while_another_runs_is_asked_to_try_later(forecasted: TinyHome) -> None:
+    """Two plans at once would move the bytes of both."""
+    with only_one(forecasted.home.plans), pytest.raises(TryLater):
+        place(forecasted)
+
+
+def test_place__says_what_is_missing(operated_home: TinyHome) -> None:
+    """No forecast yet, none for the instant asked, or one for another horizon."""
+    with pytest.raises(InputError, match="Run `premirror forecast` first"):
+        place(operated_home)
+    forecast_step(operated_home.config("placement"), operated_home.home, QUIET, at="")
+    with pytest.raises(InputError, match=r"premirror forecast --at 2026-03-09T00:00:00Z"):
+        place(operated_home, at="2026-03-09T00:00:00Z")
+    with pytest.raises(InputError, match="The forecast covers 6 h, the plan asks for 1 h"):
+        place(operated_home, "planning.horizon_hours=1")
+
+
+def test_route__explains_every_candidate(forecasted: TinyHome) -> None:
+    """For a placed segment: its holders and the POP, best first, each with its terms.
+
+    What no node holds comes from the POP; a place that the plan does not know is refused.
+    """
+    place(forecasted)
+    current = current_plan(forecasted.home)
+    assert current is not None
+    copy = current.table("placements").to_pylist()[0]
+    scene = read_scene(forecasted.tables)
+    place_name = scene.locations[scene.location[scene.source_codes(np.array([copy["source"]], dtype=object))[0]]]
+    settings = forecasted.config("placement")
+    value, text = route_step(
+        settings, forecasted.home, content=copy["content"], location=place_name, segment=copy["segment"]
+    )
+    found = {row["source"]: row for row in value["candidates"]}
+    assert copy["source"] in found
+    assert scene.source[0] in found
+    scores = [row["score"] for row in value["candidates"] if row["score"] is not None]
+    assert scores == sorted(scores, reverse=True)
+    for row in value["candidates"]:
+        if row["score"] is not None:
+            terms = sum(row[name] for name in ("latency", "bandwidth", "health", "distance"))
+            assert terms == pytest.approx(row["score"], rel=1e-5)
+    assert copy["source"] in text
+    asked = {"content": copy["content"], "location": place_name, "segment": copy["segment"]}
+    elsewhere, _ = route_step(settings, forecasted.home, **(asked | {"content": "never placed"}))
+    assert [row["tier"] for row in elsewhere["candidates"]] == [1]
+    with pytest.raises(RoutingError, match="The plan knows no location 'moon'"):
+        route_step(settings, forecasted.home, **(asked | {"location": "moon"}))

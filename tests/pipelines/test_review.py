@@ -1,0 +1,169 @@
+"""Review, promotion, rollback, history, on a real registry: the road of a candidate to champion."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.registry import DESCRIPTION_LIMIT, Registry
+from pipelines.errors import GateRefused, PipelineError
+from pipelines.review import history_step, promote_step, review_step, rollback_step
+from pipelines.train import train_step
+from tests.conftest import QUIET, TinyHome, copied
+
+KIND = "next-content"
+LENIENT = ("gate.tolerance=0.99",)
+STRICT = ("gate.guards={recall_at_1: 0.0, recall_at_5: 0.0, recall_at_20: 0.0, mrr_at_20: 0.0}",)
+"""Nothing may be lost anywhere, and the tiny candidate loses somewhere."""
+
+
+@pytest.fixture(scope="module")
+def reviewed(tiny_home: TinyHome, tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyHome, dict[str, Any], str]:
+    """A home whose next-content candidate passed a lenient review, what the review answered, and its text. Read only."""
+    tiny = copied(tiny_home, tmp_path_factory.mktemp("reviewed") / "home")
+    return (tiny, *review_step(KIND, tiny.config(KIND, *LENIENT), tiny.home, QUIET))
+
+
+def registry(tiny: TinyHome) -> Registry:
+    return Registry(tiny.home.tracking_uri, tiny.home.artefact_root)
+
+
+def promote(
+    tiny: TinyHome, *, version: str = "candidate", reason: str = "", override: bool = False
+) -> dict[str, object]:
+    return promote_step(KIND, tiny.home, version=version, approver="ada", reason=reason, override=override)[0]
+
+
+def faults(tiny: TinyHome) -> list[str]:
+    found: list[str] = history_step(KIND, tiny.home, at="")[0]["faults"]
+    return found
+
+
+def test_promote__without_a_review_is_refused(writable_home: TinyHome) -> None:
+    """Exit code 1, the next command in the message, and nothing moved or written."""
+    with pytest.raises(GateRefused, match=r"has no review of its own. Run `premirror review next-content`") as caught:
+        promote(writable_home)
+    assert caught.value.exit_code == 1
+    assert registry(writable_home).aliases(KIND) == {"candidate": "1"}
+    assert history_step(KIND, writable_home.home, at="")[0]["records"] == []
+
+
+def test_promote__override_needs_a_reason_and_everybody_a_name(writable_home: TinyHome) -> None:
+    """Who and why are what the log is for."""
+    with pytest.raises(PipelineError, match="--override needs --reason"):
+        promote(writable_home, override=True, reason=" ")
+    with pytest.raises(PipelineError, match="--approver to name a person"):
+        promote_step(KIND, writable_home.home, version="candidate", approver=" ", reason="", override=False)
+    assert promote(writable_home, override=True, reason="the registry is new")["changed"] is True
+    assert promote(writable_home)["changed"] is False
+
+
+def test_review__a_passed_one_opens_the_way_and_its_page_can_be_read(
+    reviewed: tuple[TinyHome, dict[str, Any], str], tmp_path: Path
+) -> None:
+    """Verdict, reasons, card and commands fit the page; then promotion needs no override."""
+    original, value, text = reviewed
+    writable_home = copied(original, tmp_path / "home")
+    assert value["passed"]
+    assert text.startswith("PASS: premirror-next-content version 1")
+    version = registry(writable_home).version(KIND, "1")
+    assert len(version.description) <= DESCRIPTION_LIMIT
+    assert version.description.startswith("**PASS**")
+    assert f"get-artifact?path=plots/review_card.svg&run_uuid={value['review_run']}" in version.description
+    assert not re.search(r"data:|<details|\n- \[ \]|/get-artifact", version.description)
+    assert version.tags["verdict"] == "passed"
+    assert promote(writable_home)["signed"] is False
+    record = history_step(KIND, writable_home.home, at="")[0]["records"][-1]
+    assert (record["review_run"], record["reason"], record["approver"]) == (value["review_run"], "gate passed", "ada")
+
+
+def test_review__runs_are_flat_with_one_name_a_metric(reviewed: tuple[TinyHome, dict[str, Any], str]) -> None:
+    """MLflow compares runs by metric names: one run a method, the same names in each, none nested."""
+    client = registry(reviewed[0]).client
+    experiment = client.get_experiment_by_name("premirror-next-content-reviews")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    methods = [run for run in runs if run.data.tags["role"] != "review"]
+    names = [set(run.data.metrics) for run in methods]
+    assert len(methods) >= 4
+    assert all({"mrr_at_20.all", "nll.all"} <= found for found in names)
+    assert not [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    artefacts = {f.path for run in runs if run not in methods for f in client.list_artifacts(run.info.run_id)}
+    assert artefacts == {"review.json", "plots"}
+
+
+def test_promote__a_refused_review_is_quoted_and_a_forged_tag_does_not_help(writable_home: TinyHome) -> None:
+    """Tags can be set by anyone who may register; the verdict is read from the review run, which is written once."""
+    tiny = writable_home
+    value, _ = review_step(KIND, tiny.config(KIND, *STRICT), tiny.home, QUIET)
+    assert value["passed"] is False
+    found = registry(tiny)
+    found.client.set_model_version_tag("premirror-next-content", "1", "verdict", "passed")
+    with pytest.raises(GateRefused, match="its review says 'refused'"):
+        promote(tiny)
+
+
+def test_promote__a_review_of_another_version_does_not_count(
+    reviewed: tuple[TinyHome, dict[str, Any], str], tmp_path: Path
+) -> None:
+    """Copying the tag of a reviewed version onto an unreviewed one must not open the way."""
+    original, value, _ = reviewed
+    writable_home = copied(original, tmp_path / "home")
+    train_step(KIND, writable_home.config(KIND), writable_home.home, QUIET)
+    client = registry(writable_home).client
+    client.set_model_version_tag("premirror-next-content", "2", "review_run", value["review_run"])
+    with pytest.raises(GateRefused, match="has no review of its own"):
+        promote(writable_home, version="2")
+
+
+def test_rollback__returns_and_history_says_which_version_served_when(
+    writable_home: TinyHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two promotions and one way back, signed; a version is known for every instant since the first."""
+    monkeypatch.setenv("PREMIRROR_RECORD_KEY", "sixteen bytes or more")
+    with pytest.raises(PipelineError, match="no previous champion"):
+        rollback_step(KIND, writable_home.home, approver="ada", reason="nothing there")
+    promote(writable_home, override=True, reason="first")
+    train_step(KIND, writable_home.config(KIND), writable_home.home, QUIET)
+    value, text = review_step(KIND, writable_home.config(KIND, "gate.tolerance=0.5"), writable_home.home, QUIET)
+    assert value["opponent"] == "champion"
+    assert "version 2" in text
+    assert promote(writable_home)["signed"] is True
+    assert registry(writable_home).aliases(KIND) == {"candidate": "2", "champion": "2", "previous": "1"}
+    rolled, _ = rollback_step(KIND, writable_home.home, approver="bob", reason="errors at night")
+    assert (rolled["version"], rolled["from_version"]) == ("1", "2")
+
+    history, shown = history_step(KIND, writable_home.home, at="")
+    assert history["champion"] == "1"
+    assert history["faults"] == []
+    done = [r for r in history["records"] if r["state"] == "done"]
+    assert [(r["action"], r["to_version"]) for r in done] == [("promote", "1"), ("promote", "2"), ("rollback", "1")]
+    assert "errors at night" in shown
+    assert "claimed" not in shown
+    served = [history_step(KIND, writable_home.home, at=r["time"])[0]["at"]["version"] for r in done]
+    assert served == ["1", "2", "1"]
+    before, words = history_step(KIND, writable_home.home, at="2020-01-01T00:00:00Z")
+    assert before["at"]["version"] is None
+    assert "no version served" in words
+
+    monkeypatch.setenv("PREMIRROR_RECORD_KEY", "another key, as long as it")
+    assert len(faults(writable_home)) == len(history["records"])
+
+
+def test_history__an_alias_set_by_hand_is_reported(writable_home: TinyHome) -> None:
+    """MLflow's own page can move it without a word; our log says that nobody decided it."""
+    registry(writable_home).client.set_registered_model_alias("premirror-next-content", "champion", "1")
+    (fault,) = faults(writable_home)
+    assert "names version 1, the log says none: it was set by hand and is unreviewed" in fault
+
+
+def test_record_key__that_is_too_short_is_a_mistake_of_the_caller(
+    writable_home: TinyHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guessable key signs nothing."""
+    monkeypatch.setenv("PREMIRROR_RECORD_KEY", "short")
+    with pytest.raises(PipelineError, match="too short to sign with"):
+        promote(writable_home, override=True, reason="x")
