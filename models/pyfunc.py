@@ -27,7 +27,7 @@ from models.snapshot import load_counters, load_sessions
 TOP_K = 20
 
 
-class PremirrorModel(PythonModel):  # type: ignore[misc]
+class PremirrorModel(PythonModel):
     """One of the three models with the snapshot that it was saved with."""
 
     def load_context(self, context: Any) -> None:

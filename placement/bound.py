@@ -156,7 +156,7 @@ def first_backing(problem: PlacementProblem) -> Float64:
         held = np.isin(np.arange(len(size)) * n_sources + n, problem.current_keys)
         cost = np.where(held, 0.0, size * problem.push_price[n])
         most = np.where(size <= problem.storage_limit_bytes[n], np.minimum(most, cost), most)
-    return np.minimum(most, settings.origin_fallback_millidollars)
+    return np.asarray(np.minimum(most, settings.origin_fallback_millidollars))
 
 
 def still(n_rows: int) -> RowSearch:

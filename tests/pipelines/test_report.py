@@ -180,7 +180,8 @@ def test_render__figures_shown_twice_agree() -> None:
     text = Page(html).text
     # 40 % net, 40/50 of the clairvoyant, 73 GB pushed; 500 - 310 saved.
     assert headline(full()).replace("\u00a0", " ") == (
-        "Premirror keeps 40.0 % of the traffic off the CDN, 80 % of what a clairvoyant planner keeps, and pushes 73.0 GB to do it"
+        "Premirror keeps 40.0 % of the traffic off the CDN, 80 % of what a clairvoyant planner keeps, "
+        "and pushes 73.0 GB to do it"
     )
     cells = _cells(html, "Premirror")
     assert cells["Kept off the CDN, net"].startswith("40.0 %")
