@@ -28,6 +28,7 @@ def demo_step(run: DemoRun, home: Home, console: Console, *, folder: Path) -> tu
     from pipelines.review import promote_step, review_step
     from pipelines.steps import ingest_step, world_step
     from pipelines.train import train_step
+    from pipelines.warmup import compiling
 
     seconds: dict[str, float] = {}
     values: dict[str, Any] = {}
@@ -44,13 +45,14 @@ def demo_step(run: DemoRun, home: Home, console: Console, *, folder: Path) -> tu
     done("world", world_step(settings("world"), home, console))
     began = time.perf_counter()
     done("ingest", ingest_step(settings("ingest"), home, console))
-    for kind in MODELS:
-        began = time.perf_counter()
-        done(f"train {kind}", train_step(kind, settings(kind), home, console))
-        began = time.perf_counter()
-        done(f"review {kind}", review_step(kind, settings(kind), home, console))
-        began = time.perf_counter()
-        done(f"promote {kind}", _promote(promote_step, kind, home, run.approver))
+    with compiling(folder / run.replay, home.root):
+        for kind in MODELS:
+            began = time.perf_counter()
+            done(f"train {kind}", train_step(kind, settings(kind), home, console))
+            began = time.perf_counter()
+            done(f"review {kind}", review_step(kind, settings(kind), home, console))
+            began = time.perf_counter()
+            done(f"promote {kind}", _promote(promote_step, kind, home, run.approver))
     began = time.perf_counter()
     done("forecast", forecast_step(settings("placement"), home, console, at=""))
     began = time.perf_counter()

@@ -1,8 +1,9 @@
 """The report of a run: one self-contained HTML page that a person who must decide reads in a minute.
 
 The order is that of the questions: does it help and at what price, what changes, how close to a planner who knows the
-future, why not better, what moves, is the forecast right, what are the limits, how to repeat it. The page asks no network and keeps
-nothing in the browser; it is laid out for a frame of 901 px first (MLflow shows it so), then for a phone, then wider.
+future, why not better, what moves, is the forecast right, what are the limits, how to repeat it. The page asks no network
+and keeps nothing in the browser; it is laid out for a frame of 901 px first (MLflow shows it so), then for a phone, then
+wider.
 """
 
 from __future__ import annotations

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from placement.coverage import chance_any_node_is_up
 from placement.plan import Plan
-from placement.problem import Bool, Float64, Int32, Int64, PlacementProblem
+from placement.problem import Bool, Float64, PlacementProblem
 
 Numbers = npt.NDArray[np.number[Any]]
 
@@ -156,32 +156,8 @@ def _covered(problem: PlacementProblem, plan: Plan) -> Iterator[Violation]:
     rows = flow_rows(problem, plan)
     mesh &= rows >= 0
     served = np.bincount(rows[mesh], weights=plan.flow_share[mesh], minlength=len(problem.demand))
-    coverage = _mesh_coverage(problem, plan)
+    coverage = chance_any_node_is_up(problem, plan)
     yield from _above("2' coverage", served, coverage, lambda k: _row_name(problem, k), "of the requests")
-
-
-def _mesh_coverage(problem: PlacementProblem, plan: Plan) -> Float64:
-    """Probability that a node which holds the segment and reaches the location is up, (D,)."""
-    nodes = ~problem.is_pop[plan.source]
-    segment, source = plan.segment[nodes], plan.source[nodes]
-    starts = np.searchsorted(segment, np.arange(len(problem.segments) + 1))
-    absence = 1.0 - problem.sources.survival
-    demand = problem.demand
-    return _any_up(demand.segment, demand.location, starts, source, absence, problem.can_serve)
-
-
-@numba.njit(cache=True)
-def _any_up(
-    segment: Int32, location: Int32, starts: Int64, source: Int32, absence: Float64, can_serve: Bool
-) -> Float64:
-    coverage = np.zeros(len(segment))
-    for k in range(len(segment)):
-        nobody = 1.0
-        for at in range(starts[segment[k]], starts[segment[k] + 1]):
-            if can_serve[location[k], source[at]]:
-                nobody *= absence[source[at]]
-        coverage[k] = 1.0 - nobody
-    return coverage
 
 
 def _storage(problem: PlacementProblem, plan: Plan) -> Iterator[Violation]:

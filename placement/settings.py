@@ -50,7 +50,7 @@ class PlacementSettings:
     """Nodes with room left that the greedy looks at for each location, nearest first."""
     solver: Literal["highs", "cp-sat", "gscip"] = "highs"
     """Solver of the whole programme: HiGHS, CP-SAT or SCIP."""
-    whole_programme_arcs: int = 3_000
+    whole_programme_arcs: int = 600
     """Largest instance, in (segment, location, source) arcs, that is handed to the solver as one programme."""
     exact_flow_arcs: int = 300_000
     """Largest instance, in arcs over held copies, whose shares are solved exactly as a minimum-cost flow."""

@@ -69,6 +69,9 @@ def _candidates(problem: PlacementProblem, guide: Guide) -> Iterator[tuple[str, 
         yield f"rounded from {share:.0%}", _rounded(problem, guide, share)
     if thorough:
         yield "greedy", place_greedily(problem)
+    if not problem.standing.any():  # tier-1 copies compete for the movement budget: serve them first, too
+        kept = meet_requirements(problem, keep_current(problem))
+        yield "requirements, then greedy", place_greedily(problem, start=kept)
 
 
 def _rounded(problem: PlacementProblem, guide: Guide, least: float) -> Copies:

@@ -1,0 +1,66 @@
+"""Compiles the replay's, the planner's and the churn model's kernels beside other work, so that nobody waits for them.
+
+A fresh checkout compiles each kernel once and keeps it on disk. Run as `python -m pipelines.warmup CONFIG HOME` while
+models train, this plays a few minutes of the replay's own tables, so that exactly the kernels it needs are there in time.
+It writes nothing else, and whatever goes wrong here shows again, properly reported, in the real step.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+WARM_MINUTES = 90
+
+
+def compile_kernels(config: Path, home_root: Path) -> None:
+    """Plays the first minutes of the replay's window for every row that needs no model, then the churn statistics."""
+    from models.churn.features import node_features
+    from models.churn.settings import ChurnSettings
+    from models.churn.training import fit_tables
+    from models.events import DAY_US
+    from pipelines.arena import Arena
+    from pipelines.backtest import OptimisingPlanner
+    from pipelines.config import load, microseconds
+    from pipelines.home import Home
+    from pipelines.outlook import ClairvoyantOutlook
+    from pipelines.planning import Copies
+    from pipelines.rows import play_row
+
+    run = load("replay", config, [])
+    start = run.window[0]
+    run = replace(run, window=(start, start + timedelta(minutes=WARM_MINUTES)), clairvoyant_hours=(6.0,))
+    arena = Arena.read(Home(home_root).tables(run.tables), run)
+    at_us = microseconds(start)
+
+    def play(row: Any) -> None:
+        play_row(row, arena, run, demand=None, churn=None, watch=lambda done, total: None)  # type: ignore[arg-type]
+
+    for row in ("lru-second-hit", "clairvoyant", "top-k"):
+        play(row)
+    tables = fit_tables(arena.history, train=(at_us - 2 * DAY_US, at_us), settings=ChurnSettings())
+    node_features(arena.history, at_us=at_us, population=tables.population, settings=ChurnSettings())
+    outlook = ClairvoyantOutlook(arena.scene, arena.stretch.requests, arena.world.uptime, horizon_hours=1.0)
+    whole = replace(run.planning, placement=type(run.planning.placement)(time_limit_seconds=1.0))
+    OptimisingPlanner(arena.scene, outlook, whole, seed=0).plan(at_us, Copies.none())
+
+
+@contextmanager
+def compiling(config: Path, home_root: Path) -> Iterator[None]:
+    """Runs `compile_kernels` in a process of its own while the block runs."""
+    command = [sys.executable, "-m", "pipelines.warmup", str(config), str(home_root)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+if __name__ == "__main__":
+    compile_kernels(Path(sys.argv[1]), Path(sys.argv[2]))
