@@ -57,7 +57,7 @@ class IngestSettings:
     """A silence longer than this ends a session, in logs that name no sessions."""
     segment_bytes: int = 4 << 20
     """Segment size of contents whose size is derived from requests."""
-    buckets: int = 2
+    buckets: int = 1
     """Session-hash buckets in which the counts are made: more buckets need less memory each."""
 
     def __post_init__(self) -> None:
@@ -131,11 +131,7 @@ def ingest(
     check_key(key)
     with staged_folder(out) as staging:
         work = _Ingest(config, key, progress)
-        report = work.write(staging)
-        counting = runner or SerialRunner(progress)
-        for name, kernel in (("hourly_counts", hourly_counts), ("transitions", transitions)):
-            write_parquet(staging / f"{name}.parquet", kernel(staging, counting, buckets=config.buckets))
-    return report
+        return work.write(staging, runner or SerialRunner(progress))
 
 
 class _Ingest:
@@ -150,7 +146,7 @@ class _Ingest:
         self._files: list[str] = []
         self._rows_read = 0
 
-    def write(self, staging: Path) -> IngestReport:
+    def write(self, staging: Path, runner: Runner) -> IngestReport:
         tables = self._read_tables()
         requests = self._read_requests(_context(tables, self._config))
         requests, duplicates = self._without_duplicates(in_time_order(requests))
@@ -167,10 +163,17 @@ class _Ingest:
             write_into(staging, name, _plain(table))
         self._progress("write", len(written), len(written))
         write_parquet(staging / "quarantine.parquet", self._quarantine.to_arrow())
+        self._write_counts(staging, requests, tables["contents"], runner)
         world = read_world(Path(self._config.folder)) if self._config.folder else None
         if world is not None:
             write_world(staging, world)
         return self._report(written, duplicates, derived)
+
+    def _write_counts(self, staging: Path, requests: pa.Table, contents: pa.Table, runner: Runner) -> None:
+        buckets = self._config.buckets
+        hours = hourly_counts(requests, contents, runner, buckets=buckets)
+        write_parquet(staging / "hourly_counts.parquet", hours)
+        write_parquet(staging / "transitions.parquet", transitions(requests, runner, buckets=buckets))
 
     def _read_tables(self) -> dict[str, pa.Table]:
         paths = _table_paths(self._config)
