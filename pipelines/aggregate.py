@@ -68,8 +68,8 @@ def hourly_counts(
     hour, content, location = counts.keys
     columns = {
         "hour": pa.array(hour * HOUR_US).cast(INSTANT),
-        "content": _sorted_ids(requests["content"]).take(pa.array(content)),
-        "location": _sorted_ids(requests["location"]).take(pa.array(location)),
+        "content": _named(content, requests["content"]),
+        "location": _named(location, requests["location"]),
     }
     return pa.table(columns | {"requests": counts.sums[0], "bytes": counts.sums[1]})
 
@@ -87,9 +87,12 @@ def transitions(requests: pa.Table, runner: Runner, *, buckets: int = 1) -> pa.T
     """
     units = _units(requests, np.zeros(len(requests), dtype=np.int64), buckets)
     counts = _merge(runner.map(count_steps, units, label="count steps"))
-    contents, locations = _sorted_ids(requests["content"]), _sorted_ids(requests["location"])
-    ids = zip(("previous", "content", "location"), (contents, contents, locations), counts.keys, strict=True)
-    columns = {name: values.take(pa.array(codes)) for name, values, codes in ids}
+    previous, content, location = counts.keys
+    columns = {
+        "previous": _named(previous, requests["content"]),
+        "content": _named(content, requests["content"]),
+        "location": _named(location, requests["location"]),
+    }
     return pa.table(columns | {"count": counts.sums[0]})
 
 
@@ -155,9 +158,10 @@ def _order(keys: tuple[Int64, ...]) -> Int64:
     return np.argsort(packed)
 
 
-def _sorted_ids(values: pa.ChunkedArray) -> pa.Array:
+def _named(ranks: Int64, values: pa.ChunkedArray) -> pa.DictionaryArray:
+    """Ids again, dictionary-encoded, so that no id is written or hashed more than once."""
     ids = encode(values).dictionary
-    return ids.take(pc.sort_indices(ids))
+    return pa.DictionaryArray.from_arrays(pa.array(ranks, pa.int32()), ids.take(pc.sort_indices(ids)))
 
 
 def _ranks(values: pa.ChunkedArray) -> Int64:

@@ -7,8 +7,10 @@ raw user or session id.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.errors import TableError
-from models.rules import encode, repeated
+from models.rules import codes_of, encode, repeated
 from models.tables import SCHEMAS, ValidationContext, validate
 from pipelines.aggregate import hourly_counts, transitions
 from pipelines.catalogue import with_missing_contents
@@ -27,10 +29,10 @@ from pipelines.formats.canonical import csv_reading, parquet_reading
 from pipelines.formats.readers import READERS
 from pipelines.formats.reading import Broken, Reading
 from pipelines.formats.settings import InputSettings
-from pipelines.pseudonyms import check_key, digests, pseudonymise
+from pipelines.pseudonyms import check_key, digests, known_ids, pseudonymise
 from pipelines.quarantine import Quarantine, Tally
 from pipelines.runner import Progress, Runner, SerialRunner, no_progress
-from pipelines.sessions import with_sessions
+from pipelines.sessions import Sessions, cut_sessions, with_sessions
 from pipelines.staging import staged_folder
 from pipelines.store import in_time_order, read_world, write_into, write_parquet, write_world
 
@@ -151,19 +153,21 @@ class _Ingest:
         requests = self._read_requests(_context(tables, self._config))
         requests, duplicates = self._without_duplicates(in_time_order(requests))
         requests = requests.drop_columns([_FILE, _LINE])
-        self._progress("pseudonymise", 0, 1)
-        requests = self._pseudonymised(requests)
-        self._progress("pseudonymise", 1, 1)
+        sessions = cut_sessions(requests, gap_minutes=self._config.session_gap_minutes)
         tables["contents"], derived = with_missing_contents(
             tables.get("contents"), requests, segment_bytes=self._config.segment_bytes
         )
-        written = {**tables, "requests": requests}
-        for done, (name, table) in enumerate(written.items()):
-            self._progress("write", done, len(written))
-            write_into(staging, name, _plain(table))
-        self._progress("write", len(written), len(written))
-        write_parquet(staging / "quarantine.parquet", self._quarantine.to_arrow())
-        self._write_counts(staging, requests, tables["contents"], runner)
+        # Counting needs no names, and hashing holds one core: side by side they take both.
+        numbered = _put(requests, "session", pa.array(sessions.number))
+        with ThreadPoolExecutor(1) as beside:
+            counting = beside.submit(self._write_counts, staging, numbered, tables["contents"], runner)
+            written = {**tables, "requests": self._pseudonymised(requests, sessions)}
+            for done, (name, table) in enumerate(written.items()):
+                self._progress("write", done, len(written))
+                write_into(staging, name, table)
+            self._progress("write", len(written), len(written))
+            write_parquet(staging / "quarantine.parquet", self._quarantine.to_arrow())
+            counting.result()
         world = read_world(Path(self._config.folder)) if self._config.folder else None
         if world is not None:
             write_world(staging, world)
@@ -212,9 +216,11 @@ class _Ingest:
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise InputError(f"Inputs disagree on a column: {error}. Give it one type in all of them.") from None
         # Encoded once: every later step then works on codes, and hashes each id once.
-        for name in ("user", "session", "content", "location"):
-            encoded = pa.chunked_array([encode(requests[name])])
-            requests = requests.set_column(requests.column_names.index(name), name, encoded)
+        encoders = {"user": known_ids, "session": known_ids, "content": encode, "location": encode}
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            encoded = {name: pool.submit(encoder, requests[name]) for name, encoder in encoders.items()}
+        for name, values in encoded.items():
+            requests = _put(requests, name, values.result())
         return requests
 
     def _checked(self, name: str, reading: Reading, path: Path, tally: Tally, context: ValidationContext) -> pa.Table:
@@ -289,11 +295,12 @@ class _Ingest:
             self._quarantine.add("requests", self._files[code], rows)
         return requests.filter(pa.array(~again)), count
 
-    def _pseudonymised(self, requests: pa.Table) -> pa.Table:
-        for kind in ("user", "session"):
-            hashed = pseudonymise(requests[kind], key=self._key, kind=kind)
-            requests = requests.set_column(requests.column_names.index(kind), kind, hashed)
-        return with_sessions(requests, gap_minutes=self._config.session_gap_minutes)
+    def _pseudonymised(self, requests: pa.Table, sessions: Sessions) -> pa.Table:
+        for done, kind in enumerate(("user", "session")):
+            self._progress("pseudonymise", done, 2)
+            requests = _put(requests, kind, pseudonymise(requests[kind], key=self._key, kind=kind))
+        self._progress("pseudonymise", 2, 2)
+        return with_sessions(requests, sessions)
 
     def _report(self, written: dict[str, pa.Table], duplicates: int, derived: int) -> IngestReport:
         requests = written["requests"]
@@ -364,13 +371,10 @@ def _files(source: InputSettings) -> Iterator[Path]:
     yield from found
 
 
-def _plain(table: pa.Table) -> pa.Table:
-    """Dictionary-encoded text as text, so that a file's schema does not depend on how it was made."""
-    for position, column in enumerate(table.schema):
-        if pa.types.is_dictionary(column.type):
-            table = table.set_column(position, column.name, table[column.name].cast(column.type.value_type))
-    return table
+def _put(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, values)
 
 
 def _distinct(ids: pa.ChunkedArray) -> int:
-    return int(pc.count_distinct(ids.cast(pa.string()), mode="only_valid").as_py())
+    codes = codes_of(ids)
+    return len(np.unique(codes[codes >= 0]))

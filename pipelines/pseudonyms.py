@@ -62,14 +62,18 @@ def pseudonymise(ids: pa.ChunkedArray, *, key: bytes, kind: Kind) -> pa.Dictiona
         key: at least 16 bytes.
         kind: users and sessions are hashed apart.
     """
+    known = known_ids(ids)
+    return pa.DictionaryArray.from_arrays(known.indices, _hash_all(known.dictionary, key, kind))
+
+
+def known_ids(ids: pa.ChunkedArray) -> pa.DictionaryArray:
+    """Ids, dictionary-encoded; blank and `-`, which logs write for nobody, become null."""
     whole = encode(ids)
-    known = pc.is_in(whole.dictionary, value_set=pa.array(["", "-"]))
-    hashed = _hash_all(whole.dictionary, key, kind)
-    hashed = pc.if_else(known, pa.scalar(None, pa.string()), hashed)
-    codes = whole.indices
-    if pc.any(known).as_py():
-        codes = pc.if_else(pc.is_valid(hashed.take(codes)), codes, pa.scalar(None, codes.type))
-    return pa.DictionaryArray.from_arrays(codes, hashed)
+    nobody = pc.is_in(whole.dictionary, value_set=pa.array(["", "-"]))
+    if not pc.any(nobody).as_py():
+        return whole
+    codes = pc.if_else(nobody.take(whole.indices), pa.scalar(None, whole.indices.type), whole.indices)
+    return pa.DictionaryArray.from_arrays(codes, whole.dictionary)
 
 
 def check_key(key: bytes) -> bytes:
@@ -89,21 +93,18 @@ def digests(texts: list[str], *, key: bytes) -> list[str]:
 
 
 def _hash_all(ids: pa.StringArray, key: bytes, kind: Kind) -> pa.StringArray:
-    started = _keyed(key, kind, b"")
-    hashes = []
-    for raw in ids.to_pylist():
-        one = started.copy()  # copying the keyed state is cheaper than keying again
-        one.update((raw or "").encode())
-        hashes.append(one.digest())
-    return _hexadecimal(b"".join(hashes), len(ids))
-
-
-def _hexadecimal(digested: bytes, count: int) -> pa.StringArray:
     """Arrow text built from whole buffers: a million Python strings would cost more than the hashing."""
+    keyed = _keyed(key, kind, b"").copy  # copying the keyed state is cheaper than keying again
+    hashes = []
+    for raw in ids.fill_null("").cast(pa.binary()).to_pylist():
+        one = keyed()
+        one.update(raw)
+        hashes.append(one.digest())
+    digested = b"".join(hashes).hex()
     width = 2 * _DIGEST_BYTES
-    offsets = np.arange(0, (count + 1) * width, width, dtype=np.int64)
-    buffers = [None, pa.py_buffer(offsets.tobytes()), pa.py_buffer(digested.hex().encode())]
-    return pa.Array.from_buffers(pa.large_string(), count, buffers).cast(pa.string())
+    offsets = np.arange(0, (len(ids) + 1) * width, width, dtype=np.int64)
+    buffers = [None, pa.py_buffer(offsets.tobytes()), pa.py_buffer(digested.encode())]
+    return pa.Array.from_buffers(pa.large_string(), len(ids), buffers).cast(pa.string())
 
 
 def _keyed(key: bytes, kind: Kind, message: bytes) -> hashlib.blake2b:

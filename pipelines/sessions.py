@@ -2,38 +2,65 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.rules import codes_of, to_mask
+from models.rules import codes_of, encode
 
 _US_PER_MINUTE = 60_000_000
 
+Int64 = npt.NDArray[np.int64]
 
-def with_sessions(requests: pa.Table, *, gap_minutes: float) -> pa.Table:
-    """Fills `session` where it is null and the user is known; the id is the user and the session's first instant.
+
+@dataclass(frozen=True)
+class Sessions:
+    """Which session each request belongs to.
+
+    Attributes:
+        number: of each request's session; those that the log names come first, -1 where nobody is known.
+        heads: the first request of each session that was cut, in the order of their numbers.
+    """
+
+    number: Int64
+    heads: Int64
+
+
+def cut_sessions(requests: pa.Table, *, gap_minutes: float) -> Sessions:
+    """Cuts sessions from the requests whose `session` is null and whose user is known.
 
     Args:
-        requests: in time order, `user` and `session` already pseudonyms.
+        requests: in time order.
         gap_minutes: the longest silence within a session.
     """
-    open_rows = np.flatnonzero(to_mask(pc.and_(pc.is_null(requests["session"]), pc.is_valid(requests["user"]))))
-    if len(open_rows) == 0:
-        return requests
+    number = codes_of(requests["session"]).copy()
+    open_rows = np.flatnonzero((number < 0) & (codes_of(requests["user"]) >= 0))
     user = codes_of(requests["user"])[open_rows]
     instant = requests["ts"].cast(pa.int64()).to_numpy()[open_rows]
     order = np.argsort(user, kind="stable")
     starts = np.ones(len(order), dtype=np.bool_)
     same_user = user[order][1:] == user[order][:-1]
     starts[1:] = ~same_user | (np.diff(instant[order]) > gap_minutes * _US_PER_MINUTE)
-    heads = open_rows[order[starts]]
-    users = requests["user"].take(pa.array(heads)).cast(pa.string()).combine_chunks()
-    instants = pa.array(instant[order[starts]]).cast(pa.string())
-    names = pc.binary_join_element_wise(users, instants, "-")
-    codes = np.full(len(requests), -1, dtype=np.int64)
-    codes[open_rows[order]] = np.cumsum(starts) - 1
-    made = names.take(pa.array(codes, mask=codes < 0))
-    given = requests["session"].cast(pa.string())
-    column = made if given.null_count == len(requests) else pc.coalesce(given, pa.chunked_array([made]))
+    number[open_rows[order]] = len(encode(requests["session"]).dictionary) + np.cumsum(starts) - 1
+    return Sessions(number, open_rows[order[starts]])
+
+
+def with_sessions(requests: pa.Table, sessions: Sessions) -> pa.Table:
+    """Names the sessions that were cut: the user and the session's first instant.
+
+    Args:
+        requests: those that were cut, `user` and `session` now pseudonyms.
+        sessions: where they were cut.
+    """
+    if len(sessions.heads) == 0:
+        return requests
+    heads = requests.select(["user", "ts"]).take(pa.array(sessions.heads))
+    instants = heads["ts"].cast(pa.int64()).cast(pa.string())
+    made = pc.binary_join_element_wise(heads["user"].cast(pa.string()), instants, "-")
+    names = pa.concat_arrays([encode(requests["session"]).dictionary, made.combine_chunks()])
+    codes = pa.array(sessions.number, pa.int32(), mask=sessions.number < 0)
+    column = pa.DictionaryArray.from_arrays(codes, names)
     return requests.set_column(requests.column_names.index("session"), "session", column)

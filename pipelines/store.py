@@ -66,20 +66,31 @@ def write_into(folder: Path, name: str, table: pa.Table) -> None:
 def _write_day(folder: Path, day: dt.date, requests: pa.Table) -> None:
     part = folder / "requests" / f"day={day.isoformat()}"
     part.mkdir(parents=True, exist_ok=True)
-    write_parquet(part / "part-0.parquet", requests)
+    write_parquet(part / "part-0.parquet", _plain(requests))
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Dictionary-encoded text as text: a day's file needs few of the ids that the whole log's dictionary holds."""
+    for position, column in enumerate(table.schema):
+        if pa.types.is_dictionary(column.type):
+            table = table.set_column(position, column.name, table[column.name].cast(column.type.value_type))
+    return table
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
-    """One Parquet file whose bytes depend on nothing but the table."""
-    # Pseudonyms hardly repeat within a page: a dictionary for them doubles the time and saves nothing.
-    repeating = [name for name in table.column_names if name not in ("user", "session")]
+    """One Parquet file whose bytes depend on nothing but the table; dictionary-encoded text is read back as text."""
+    # Pseudonyms and instants hardly repeat within a page: a dictionary for them costs time and saves nothing.
+    wide = [f.name for f in table.schema if pa.types.is_timestamp(f.type)]
+    repeating = [name for name in table.column_names if name not in ("user", "session", *wide)]
     pq.write_table(
-        table.replace_schema_metadata(None),
+        table,
         path,
         compression="zstd",
         compression_level=1,
         row_group_size=_ROW_GROUP_ROWS,
         use_dictionary=repeating,
+        column_encoding=dict.fromkeys(wide, "DELTA_BINARY_PACKED"),
+        store_schema=False,
     )
 
 
