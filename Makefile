@@ -13,7 +13,7 @@ newsroom: $(INSTALLED)
 	$(BIN)/premirror demo --config configs/demo/newsroom.yaml
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
 
 slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow

@@ -29,7 +29,7 @@ from pipelines.formats.canonical import csv_reading, parquet_reading
 from pipelines.formats.readers import READERS
 from pipelines.formats.reading import Broken, Reading
 from pipelines.formats.settings import InputSettings
-from pipelines.pseudonyms import check_key, digests, known_ids, pseudonymise
+from pipelines.pseudonyms import Kind, check_key, digests, known_ids, pseudonymise
 from pipelines.quarantine import Quarantine, Tally
 from pipelines.runner import Progress, Runner, SerialRunner, no_progress
 from pipelines.sessions import Sessions, cut_sessions, with_sessions
@@ -60,7 +60,7 @@ class IngestSettings:
     segment_bytes: int = 4 << 20
     """Segment size of contents whose size is derived from requests."""
     buckets: int = 1
-    """Session-hash buckets in which the counts are made: more buckets need less memory each."""
+    """Buckets of sessions in which the counts are made: several processes need as many, and each needs less memory."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -296,7 +296,8 @@ class _Ingest:
         return requests.filter(pa.array(~again)), count
 
     def _pseudonymised(self, requests: pa.Table, sessions: Sessions) -> pa.Table:
-        for done, kind in enumerate(("user", "session")):
+        kinds: tuple[Kind, ...] = ("user", "session")
+        for done, kind in enumerate(kinds):
             self._progress("pseudonymise", done, 2)
             requests = _put(requests, kind, pseudonymise(requests[kind], key=self._key, kind=kind))
         self._progress("pseudonymise", 2, 2)
@@ -376,5 +377,5 @@ def _put(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
 
 
 def _distinct(ids: pa.ChunkedArray) -> int:
-    codes = codes_of(ids)
-    return len(np.unique(codes[codes >= 0]))
+    encoded = encode(ids)
+    return int(np.count_nonzero(np.bincount(codes_of(ids) + 1, minlength=len(encoded.dictionary) + 1)[1:]))

@@ -66,7 +66,7 @@ def write_into(folder: Path, name: str, table: pa.Table) -> None:
 def _write_day(folder: Path, day: dt.date, requests: pa.Table) -> None:
     part = folder / "requests" / f"day={day.isoformat()}"
     part.mkdir(parents=True, exist_ok=True)
-    write_parquet(part / "part-0.parquet", _plain(requests))
+    write_parquet(part / "part-0.parquet", _plain(requests.combine_chunks()))
 
 
 def _plain(table: pa.Table) -> pa.Table:
@@ -90,8 +90,13 @@ def write_parquet(path: Path, table: pa.Table) -> None:
         row_group_size=_ROW_GROUP_ROWS,
         use_dictionary=repeating,
         column_encoding=dict.fromkeys(wide, "DELTA_BINARY_PACKED"),
+        write_statistics=[f.name for f in table.schema if not _is_text(f.type)],  # least and greatest id help nobody
         store_schema=False,
     )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_dictionary(kind))
 
 
 def write_world(folder: Path, world: Mapping[str, Any]) -> None:

@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import InputError
-from pipelines.formats.fields import split_fields, take_field
+from pipelines.formats.fields import split_fields
 from pipelines.formats.instants import parse_clf
-from pipelines.formats.lines import Lines, read_lines
-from pipelines.formats.reading import Reading, in_threads, to_bool
+from pipelines.formats.lines import Lines, read_blocks, split_lines
+from pipelines.formats.pieces import Pieces
+from pipelines.formats.reading import Bool, Int64, Reading, in_threads
 from pipelines.formats.records import read_records
 from pipelines.formats.settings import InputSettings
 
@@ -37,49 +38,46 @@ def read_combined(path: Path, settings: InputSettings) -> Iterator[Reading]:
     unknown = sorted({field for field in meaning.values() if field not in _FIELDS})
     if unknown:
         raise InputError(f"columns: no field {', '.join(map(repr, unknown))} in a combined log; it has {_FIELDS}.")
-    yield from in_threads(lambda lines: _read(lines, meaning, settings), read_lines(path))
+    yield from in_threads(lambda block: _read(split_lines(block), meaning, settings), read_blocks(path))
 
 
 def _read(lines: Lines, meaning: dict[str, str], settings: InputSettings) -> Reading:
-    fields = _fields(lines.text, wants_last="last" in meaning.values())
-    status = pc.match_substring_regex(fields["status"], r"^\d{3}$")
-    good = to_bool(pc.and_(status, pc.is_valid(fields["url"])))
-    lines.broken.add(
-        lines.number[~good],
-        lines.text.filter(pa.array(~good)).to_pylist() if not good.all() else [],
-        "the line is not in combined log format",
-    )
+    pieces = Pieces(lines.text)
+    spans, good = _spans(pieces)
+    text, number = lines.text, lines.number
     if not good.all():
-        keep = pa.array(good)
-        fields = {name: values.filter(keep) for name, values in fields.items()}
-    by_role = {role: fields[field] for role, field in meaning.items() if role != "ts"}
-    by_role["ts"] = parse_clf(fields["time"])
-    text = lines.text if good.all() else lines.text.filter(pa.array(good))
-    return read_records(by_role, lines.number[good], text, lines.broken, settings)
-
-
-def _fields(text: pa.StringArray, *, wants_last: bool) -> dict[str, pa.Array]:
-    """By cutting at quotes and blanks: several times faster than one regular expression for the whole line."""
-    quoted = split_fields(text, '"', at_most=3)
-    head = split_fields(take_field(quoted, 0), " ")
-    request = split_fields(take_field(quoted, 1), " ")
-    tail = split_fields(take_field(quoted, 2), " ", at_most=4)
-    # `[day:clock zone] ` is followed by the blank before the quote, hence six pieces.
-    headed = pa.array(head[2] == 6)
-    time = pc.binary_join_element_wise(take_field(head, 3), take_field(head, 4), " ")
-    fields = {
-        "client": take_field(head, 0),
-        "ident": take_field(head, 1),
-        "remote_user": take_field(head, 2),
-        "time": pc.utf8_slice_codeunits(time, 1, -1),
-        "method": take_field(request, 0),
-        "url": take_field(request, 1),
-        "status": pc.if_else(headed, take_field(tail, 1), pa.scalar(None, pa.string())),
-        "bytes": take_field(tail, 2),
+        bad = ~good
+        broken = text.filter(pa.array(bad)).to_pylist()
+        lines.broken.add(number[bad], broken, "the line is not in combined log format")
+        text, number = text.filter(pa.array(good)), number[good]
+    by_role = {
+        role: _last_word(text) if field == "last" else pieces.text(*(at[good] for at in spans[field]))
+        for role, field in (meaning | {"ts": "time"}).items()
     }
-    if wants_last:
-        fields["last"] = _last_word(text)
-    return fields
+    by_role["ts"] = parse_clf(by_role["ts"])
+    return read_records(by_role, number, text, lines.broken, settings)
+
+
+def _spans(line: Pieces) -> tuple[dict[str, tuple[Int64, Int64]], Bool]:
+    """Where each field begins and ends, and which lines have all of them: several times faster than an expression."""
+    quote = line.cuts('"', line.begin, line.end, 2)
+    head = line.cuts(" ", line.begin, quote[0], 6)
+    request = line.cuts(" ", quote[0] + 1, quote[1], 2)
+    tail = line.cuts(" ", quote[1] + 1, line.end, 3)
+    spans = {
+        "client": (line.begin, head[0]),
+        "ident": (head[0] + 1, head[1]),
+        "remote_user": (head[1] + 1, head[2]),
+        "time": (np.minimum(head[2] + 2, head[4] - 1), head[4] - 1),  # without its brackets
+        "method": (quote[0] + 1, request[0]),
+        "url": (request[0] + 1, request[1]),
+        "status": (tail[0] + 1, tail[1]),
+        "bytes": (np.minimum(tail[1] + 1, tail[2]), tail[2]),
+    }
+    # `[day:clock zone] ` is followed by the blank before the quote, hence five blanks.
+    good = (quote[1] < line.end) & (head[4] < quote[0]) & (head[5] == quote[0])
+    good &= (request[0] < quote[1]) & (tail[0] < line.end) & line.are_digits(*spans["status"], count=3)
+    return spans, good
 
 
 def _last_word(text: pa.StringArray) -> pa.Array:

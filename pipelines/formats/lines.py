@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import InputError
+from pipelines.formats.pieces import take_spans
 from pipelines.formats.reading import Broken, Int64
 
-_BLOCK_BYTES = 4 << 20
+_BLOCK_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -34,17 +35,33 @@ class Lines:
     broken: Broken
 
 
+@dataclass(frozen=True)
+class Block:
+    """Consecutive lines as they stand in the file, and the number of the first."""
+
+    data: bytes
+    first: int
+
+
+def read_blocks(path: Path) -> Iterator[Block]:
+    """The file's bytes, cut after lines.
+
+    Raises:
+        InputError: the file cannot be read or unpacked.
+    """
+    first = 1
+    for data in _blocks(path):
+        yield Block(data, first)
+        first += data.count(b"\n")
+
+
 def read_lines(path: Path) -> Iterator[Lines]:
     """The file's lines in blocks.
 
     Raises:
         InputError: the file cannot be read or unpacked.
     """
-    first = 1
-    for block in _blocks(path):
-        lines = _split(block, first)
-        first += block.count(b"\n")
-        yield lines
+    return map(split_lines, read_blocks(path))
 
 
 def open_bytes(path: Path) -> IO[bytes]:
@@ -70,17 +87,21 @@ def _blocks(path: Path) -> Iterator[bytes]:
         yield rest + b"\n"
 
 
-def _split(block: bytes, first: int) -> Lines:
-    ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1
-    offsets = np.concatenate([[0], ends]).astype(np.int32)
-    raw = pa.Array.from_buffers(pa.binary(), len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(block)])
-    broken = Broken()
+def split_lines(block: Block) -> Lines:
+    """Text and number of each line of a block."""
+    data, first = block.data, block.first
+    raw = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(raw == ord("\n"))
+    begins = np.concatenate([[0], ends[:-1] + 1])
+    returned = (ends > begins) & (raw[ends - 1] == ord("\r"))
+    text, broken = take_spans(pa.binary(), pa.py_buffer(data), begins, ends - returned), Broken()
     number = np.arange(first, first + len(ends), dtype=np.int64)
     try:
-        text = raw.cast(pa.string())
+        text = text.cast(pa.string())
     except pa.ArrowInvalid:
-        text = _decoded(raw, number, broken)
-    text = pc.ascii_rtrim(text, characters="\r\n")
+        text = _decoded(text, number, broken)
+    if returned.any():
+        text = pc.ascii_rtrim(text, characters="\r")
     if first == 1:
         text = _without_mark(text)
     full = pc.greater(pc.binary_length(text), 0)

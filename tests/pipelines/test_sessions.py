@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from models.tables import INSTANT
-from pipelines.sessions import with_sessions
+from pipelines.sessions import cut_sessions, with_sessions
 
 
 def _table(rows: list[tuple[int, str | None, str | None]]) -> pa.Table:
@@ -19,15 +19,19 @@ def _table(rows: list[tuple[int, str | None, str | None]]) -> pa.Table:
     )
 
 
+def _named(table: pa.Table) -> pa.Table:
+    return with_sessions(table, cut_sessions(table, gap_minutes=30))
+
+
 def test_with_sessions__a_gap_longer_than_the_limit_starts_a_new_one() -> None:
     """a: 0 and 30 are one session (gap of exactly 30), 61 is the next (gap 31); b's request between changes nothing."""
-    table = with_sessions(_table([(0, "a", None), (10, "b", None), (30, "a", None), (61, "a", None)]), gap_minutes=30)
+    table = _named(_table([(0, "a", None), (10, "b", None), (30, "a", None), (61, "a", None)]))
     assert table["session"].to_pylist() == ["a-0", "b-600000000", "a-0", "a-3660000000"]
 
 
 def test_with_sessions__given_sessions_and_unknown_users_stay() -> None:
     """A log's own sessions are better than a rule, and nobody's requests cannot be joined."""
-    table = with_sessions(_table([(0, "a", "s"), (1, None, None), (2, "a", None)]), gap_minutes=30)
+    table = _named(_table([(0, "a", "s"), (1, None, None), (2, "a", None)]))
     assert table["session"].to_pylist() == ["s", None, "a-120000000"]
     given = _table([(0, "a", "s")])
-    assert with_sessions(given, gap_minutes=30) is given
+    assert _named(given) is given
