@@ -117,6 +117,11 @@ class Registry:
             self.client.set_terminated(run_id)
         return run_id
 
+    def run_page(self, run_id: str) -> str:
+        """Address of a run's page, relative to MLflow's own pages."""
+        with _registry_errors(self.tracking_uri):
+            return f"#/experiments/{self.client.get_run(run_id).info.experiment_id}/runs/{run_id}"
+
     def run_parameters(self, run_id: str) -> dict[str, str]:
         """Parameters of a run: written once, unlike tags."""
         with _registry_errors(self.tracking_uri):

@@ -142,7 +142,7 @@ def _write_down(
         )
     registry.describe(
         candidate,
-        description=description(reviewed, run_id),
+        description=description(reviewed, run_id, page=registry.run_page(run_id)),
         tags={
             "verdict": facts["verdict"],
             "reviewed_against": verdict.opponent,
@@ -168,7 +168,7 @@ def _metrics(evaluation: Evaluation, model: str) -> dict[str, float]:
     return found
 
 
-def description(reviewed: Reviewed, run_id: str) -> str:
+def description(reviewed: Reviewed, run_id: str, *, page: str) -> str:
     """The version's page: verdict first, then the card, the reasons, what to do; at most 5,000 characters."""
     verdict, candidate = reviewed.verdict, reviewed.candidate
     kind = candidate.name.removeprefix("premirror-")
@@ -177,6 +177,7 @@ def description(reviewed: Reviewed, run_id: str) -> str:
     return f"""**{heading}**: {verdict.sentence}.
 
 Compared on the test window with {verdict.opponent} and every baseline; brackets are 95 % intervals over blocks.
+[Every method and stratum]({page})
 
 ![{heading}: {verdict.sentence}](get-artifact?path={CARD}&run_uuid={run_id})
 
