@@ -150,6 +150,11 @@ def test_ingest__json_is_exactly_one_object_and_the_bytes_are_those_of_before(
     assert (home / "pseudonym.key").stat().st_mode & 0o777 == 0o600
 
 
+def hear_ctrl_c() -> None:
+    """A test run in the background ignores Ctrl-C, and its children would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_interrupt__leaves_nothing_half_written_and_a_rerun_completes(tiny_world: TinyHome, tmp_path: Path) -> None:
     """Ctrl-C in the middle of the building: no world, no staging folder; then the same command works."""
     home = tmp_path / "home"
@@ -157,6 +162,7 @@ def test_interrupt__leaves_nothing_half_written_and_a_rerun_completes(tiny_world
     running = subprocess.Popen(
         [sys.executable, "-m", "pipelines.cli", *large],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment(home),
+        preexec_fn=hear_ctrl_c,
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not home.exists() and time.monotonic() < deadline and running.poll() is None:
