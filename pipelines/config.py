@@ -144,8 +144,8 @@ class DemandRun:
     """Seed of everything random."""
     test_every_hours: float = 3.0
     """Distance of the origins at which methods are compared, in hours."""
-    boosting: bool = True
-    """Whether gradient boosting is among the baselines; it costs most of the evaluation's time."""
+    boosting_iterations: int = 200
+    """Most trees of the gradient boosting among the baselines; 0 leaves it out. It costs most of the evaluation's time."""
     gate: GateSettings = field(default_factory=GateSettings)
     """When a candidate may become champion."""
 

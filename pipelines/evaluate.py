@@ -130,9 +130,10 @@ def _demand(
         *fit_references(references, held_out, **common),  # type: ignore[arg-type]
         *fit_hawkes(fitted, held_out, **common),  # type: ignore[arg-type]
     ]
-    if run.boosting:
-        methods.append(fit_boosting(fitted, held_out, markov=False, **common))  # type: ignore[arg-type]
-        methods.append(fit_boosting(fitted, held_out, markov=True, **common))  # type: ignore[arg-type]
+    for markov in (False, True) if run.boosting_iterations else ():
+        methods.append(
+            fit_boosting(fitted, held_out, markov=markov, iterations=run.boosting_iterations, **common)  # type: ignore[arg-type]
+        )
     if versions is None:
         ours, _ = fit_samples(fitted, held_out, settings=run.model, seed=run.seed)
         versions = {OURS: ours}

@@ -61,7 +61,7 @@ model:
   max_epochs: 1
   members: 1
 test_every_hours: 6
-boosting: false
+boosting_iterations: 0
 """
 )
 NEXT_CONTENT = WINDOWS + "model: {validation_events: 300, iterations: 20}\ntest_events: 200\n"
