@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -187,8 +187,3 @@ def roll(
         notes.append(planned.note)
         watch(len(notes), total)
     return replay.finish(stretch.end_us - 1), notes  # the window is half-open: its end opens no further hour
-
-
-def with_horizon(settings: PlanningSettings, hours: float) -> PlanningSettings:
-    """The same settings for another look-ahead."""
-    return replace(settings, horizon_hours=hours)

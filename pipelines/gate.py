@@ -53,25 +53,12 @@ class Verdict:
     changes: tuple[Change, ...]
 
 
-@dataclass(frozen=True)
-class Delivery:
-    """What a replay of the same days says: share of bytes kept off tier 1, net, by days or hours."""
-
-    candidate: Estimate
-    opponent: Estimate
-    difference: Estimate
-    candidate_p95_ms: float
-    opponent_p95_ms: float
-    plan_change: str
-
-
 def judge(
     evaluation: Evaluation,
     *,
     metric: str,
     settings: GateSettings,
     horizon_hours: int | None,
-    delivery: Delivery | None = None,
 ) -> Verdict:
     """Compares `candidate` with `champion`, or where there is none with the best other method on `metric`.
 
@@ -86,8 +73,6 @@ def judge(
         _change(evaluation, rows, name, tolerated, opponent=opponent, horizon_hours=horizon_hours)
         for name, tolerated in checked
     ]
-    if delivery is not None:
-        changes.append(_delivery_change(delivery, settings.tolerance))
     deciding = changes[0]
     passed = deciding.relative.value > -settings.tolerance and all(c.state != "refused" for c in changes)
     reasons = tuple(_reason(change) for change in changes)
@@ -148,19 +133,6 @@ def _change(
         ends = (min(turned[0], difference), max(turned[1], difference))
     estimate = Estimate(difference, *ends)
     return _judged("Forecast", metric, "score", champion, candidate, estimate, higher, tolerated)
-
-
-def _delivery_change(delivery: Delivery, tolerated: float) -> Change:
-    return _judged(
-        "Delivery",
-        "kept off the CDN, net",
-        "share",
-        delivery.opponent.value,
-        delivery.candidate.value,
-        delivery.difference,
-        True,
-        max(tolerated, 0.01),
-    )
 
 
 def _judged(
