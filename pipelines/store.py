@@ -10,8 +10,9 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from models.errors import TableError
-from models.events import DAY_US, Int32, RequestLog
+from models.events import DAY_US, Catalogue, RequestLog
 from models.tables import INSTANT
+from pipelines.coding import catalogue as catalogue_of
+from pipelines.coding import in_utc, instants, request_log
 from pipelines.staging import staged_folder
 
 _ROW_GROUP_ROWS = 512 * 1024
@@ -53,7 +56,7 @@ def write_into(folder: Path, name: str, table: pa.Table) -> None:
         write_parquet(folder / f"{name}.parquet", table)
         return
     table = in_time_order(table)
-    days = _instants(table["ts"]) // DAY_US
+    days = instants(table["ts"]) // DAY_US
     bounds = np.flatnonzero(np.diff(days, prepend=days[:1] - 1))
     parts = {
         dt.date(1970, 1, 1) + dt.timedelta(days=int(days[start])): table.slice(int(start), int(end - start))
@@ -107,10 +110,10 @@ def write_world(folder: Path, world: Mapping[str, Any]) -> None:
 
 def in_time_order(requests: pa.Table) -> pa.Table:
     """Sorted by `ts`; equal instants keep their order."""
-    instants = _instants(requests["ts"])
-    if bool(np.all(instants[1:] >= instants[:-1])):
+    ts_us = instants(requests["ts"])
+    if bool(np.all(ts_us[1:] >= ts_us[:-1])):
         return requests
-    return requests.take(pa.array(np.argsort(instants, kind="stable")))
+    return requests.take(pa.array(np.argsort(ts_us, kind="stable")))
 
 
 def table_path(folder: Path, name: str) -> Path:
@@ -140,8 +143,19 @@ def read_parquet(path: Path, name: str, **options: Any) -> pa.Table:
     Raises:
         TableError: the file is not there, is cut short or is no Parquet file.
     """
-    try:
+    with _in_words(path, name):
         return pq.read_table(path, partitioning=None, **options)
+
+
+def _columns(path: Path, name: str) -> list[str]:
+    with _in_words(path, name):
+        return list(pq.read_schema(path).names)
+
+
+@contextmanager
+def _in_words(path: Path, name: str) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise TableError(name, [f"There is no file {str(path)!r}. Run `ingest` first, or check the path."]) from None
     except (pa.ArrowInvalid, OSError) as error:
@@ -179,17 +193,41 @@ def read_requests(
     Raises:
         TableError: no requests, a damaged file, or a column that is not there.
     """
-    return _read_requests(folder, start_us, before_us, columns, dictionaries=[])
+    files = request_files(folder, start_us=start_us, before_us=before_us) or request_files(folder)[:1]
+    return _read_files(files, start_us, before_us, columns, dictionaries=[])
 
 
-def read_request_log(folder: Path, *, before_us: int | None = None) -> RequestLog:
-    """Requests as the arrays that models read, as they were known at `before_us`."""
-    ids = ["session", "content", "location"]
-    table = _read_requests(folder, None, before_us, ["ts", *ids], dictionaries=ids)
-    session, _ = _codes_by_appearance(table["session"])
-    content, contents = _codes_by_appearance(table["content"])
-    location, locations = _codes_by_appearance(table["location"])
-    return RequestLog(_instants(table["ts"]), session, content, location, contents, locations)
+def read_request_log(
+    path: Path, *, before_us: int | None = None, features: Sequence[str] = (), catalogue: bool = False
+) -> RequestLog:
+    """Requests as the arrays that models read, as they were known at `before_us`.
+
+    Args:
+        path: the tables, or one Parquet file of requests.
+        before_us: leave out what was not known before this instant.
+        features: further columns to read, as categories.
+        catalogue: whether contents are also known from the table `contents`, where there is one: with their kinds, and
+            from their publication on.
+
+    Raises:
+        TableError: no requests, a damaged file, or a column that is not there.
+    """
+    files = [path] if path.is_file() else request_files(path, before_us=before_us) or request_files(path)[:1]
+    users = ["user"] if all("user" in _columns(file, "requests") for file in files) else []
+    # Pseudonyms hardly repeat within a day: one dictionary of all is cheaper than one for each file.
+    repeating = ["content", "location", *features]
+    wanted = list(dict.fromkeys(["ts", "session", *users, *repeating]))
+    log = request_log(_read_files(files, None, before_us, wanted, dictionaries=repeating), features)
+    if not (catalogue and has_table(path, "contents")):
+        return log
+    log = log.with_catalogue(_read_catalogue(table_path(path, "contents")))
+    return log if before_us is None else log.before(before_us)
+
+
+def _read_catalogue(path: Path) -> Catalogue:
+    there = _columns(path, "contents")
+    wanted = [*_chosen(["content"], there, "contents"), *(c for c in ("published_at", "kind") if c in there)]
+    return catalogue_of(read_parquet(path, "contents", columns=wanted))
 
 
 def read_availability(folder: Path, *, before_us: int | None = None) -> pa.Table:
@@ -246,46 +284,55 @@ def read_world(folder: Path) -> dict[str, Any] | None:
     return world
 
 
-def _read_requests(
-    folder: Path, start_us: int | None, before_us: int | None, columns: list[str] | None, *, dictionaries: list[str]
+def _read_files(
+    files: list[Path],
+    start_us: int | None,
+    before_us: int | None,
+    columns: list[str] | None,
+    *,
+    dictionaries: list[str],
 ) -> pa.Table:
-    # A request counts from the instant at which it became known, so that instant is read along.
-    files = request_files(folder, start_us=start_us, before_us=before_us)
-    parts = [_read_day(path, start_us, before_us, columns, dictionaries) for path in files]
-    if not parts:
-        first = request_files(folder)[0]
-        parts = [_read_day(first, start_us, before_us, columns, dictionaries)]
+    parts = [_read_file(path, start_us, before_us, columns, dictionaries) for path in files]
     table = pa.concat_tables(parts, promote_options="default").unify_dictionaries()
     return table if columns is None else table.select(columns)
 
 
-def _read_day(
+def _read_file(
     path: Path, start_us: int | None, before_us: int | None, columns: list[str] | None, dictionaries: list[str]
 ) -> pa.Table:
     wanted = None
     if columns is not None:
-        there = pq.read_schema(path).names
-        missing = [c for c in columns if c not in there]
-        if missing:
-            problem = f"Missing columns: {', '.join(missing)}. Available columns: {', '.join(there)}."
-            raise TableError("requests", [problem])
-        wanted = list(dict.fromkeys([*columns, "ts", *(["available_at"] if "available_at" in there else [])]))
-    table = in_time_order(read_parquet(path, "requests", columns=wanted, read_dictionary=dictionaries))
+        there = _columns(path, "requests")
+        # A request counts from the instant at which it became known, so that instant is read along.
+        known_at = [c for c in ("ts", "available_at") if c in there]
+        wanted = list(dict.fromkeys([*_chosen(columns, there, "requests"), *known_at]))
+    table = read_parquet(path, "requests", columns=wanted, read_dictionary=dictionaries)
+    for column in (c for c in ("ts", "available_at") if c in table.column_names):
+        place = table.column_names.index(column)
+        table = table.set_column(place, column, in_utc(table[column], "requests", column))
+    table = in_time_order(table)
     keep = _known(table, start_us, before_us)
     return table if keep is None or bool(keep.all()) else table.filter(pa.array(keep))
+
+
+def _chosen(columns: list[str], there: list[str], name: str) -> list[str]:
+    missing = [c for c in columns if c not in there]
+    if missing:
+        raise TableError(name, [f"Missing columns: {', '.join(missing)}. Available columns: {', '.join(there)}."])
+    return columns
 
 
 def _known(table: pa.Table, start_us: int | None, before_us: int | None) -> npt.NDArray[np.bool_] | None:
     if start_us is None and before_us is None:
         return None
-    instants = _instants(table["ts"])
+    ts_us = instants(table["ts"])
     keep = np.ones(len(table), dtype=np.bool_)
     if start_us is not None:
-        keep &= instants >= start_us
+        keep &= ts_us >= start_us
     if before_us is not None:
-        keep &= instants < before_us
+        keep &= ts_us < before_us
         if "available_at" in table.column_names and table["available_at"].null_count < len(table):
-            keep &= _instants(pc.coalesce(table["available_at"], table["ts"])) < before_us
+            keep &= instants(pc.coalesce(table["available_at"], table["ts"])) < before_us
     return keep
 
 
@@ -293,26 +340,3 @@ def _day_meets(path: Path, start_us: int | None, before_us: int | None) -> bool:
     day = dt.date.fromisoformat(path.parent.name.removeprefix("day="))
     start = (day - dt.date(1970, 1, 1)).days * DAY_US
     return (before_us is None or start < before_us) and (start_us is None or start_us < start + DAY_US)
-
-
-def _instants(values: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    return np.ascontiguousarray(values.cast(pa.int64()).to_numpy(), dtype=np.int64)
-
-
-def _codes_by_appearance(values: pa.ChunkedArray) -> tuple[Int32, npt.NDArray[np.object_]]:
-    """Codes by order of first appearance (null: -1), and the ids by code."""
-    encoded = values if pa.types.is_dictionary(values.type) else pc.dictionary_encode(values)
-    if len(encoded) == 0:
-        return np.empty(0, dtype=np.int32), np.empty(0, dtype=object)
-    whole = encoded.combine_chunks() if encoded.num_chunks > 1 else encoded.chunk(0)
-    raw = pc.fill_null(whole.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-    # Written backwards, the last write to a code's place is its first row.
-    first = np.full(len(whole.dictionary) + 1, len(raw), dtype=np.int64)
-    first[raw[::-1]] = np.arange(len(raw) - 1, -1, -1)
-    first[-1] = len(raw)
-    seen = np.flatnonzero(first[:-1] < len(raw))
-    order = seen[np.argsort(first[seen])]
-    rank = np.full(len(first), -1, dtype=np.int32)
-    rank[order] = np.arange(len(order), dtype=np.int32)
-    ids = whole.dictionary.take(pa.array(order)).to_numpy(zero_copy_only=False)
-    return rank[raw], np.asarray(ids, dtype=object)
