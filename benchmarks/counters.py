@@ -62,6 +62,12 @@ def dictionaries(log: RequestLog, half_lives_hours: tuple[float, ...]) -> None:
         last[session] = content
 
 
+def every(log: RequestLog, n: int) -> RequestLog:
+    """Every n-th request, over all days."""
+    rows = log.ts_us[::n], log.session[::n], log.content[::n], log.location[::n]
+    return RequestLog(*rows, log.contents, log.locations)
+
+
 def cpu_seconds(work: Callable[[], Any]) -> float:
     started = time.process_time()
     work()
@@ -69,7 +75,7 @@ def cpu_seconds(work: Callable[[], Any]) -> float:
 
 
 def measure(log: RequestLog) -> dict[str, Any]:
-    CounterStore().update(log.before(int(log.ts_us[min(1000, len(log) - 1)])))  # compiles
+    CounterStore().update(every(log, 1000))  # compiles, forgetting included
     store = CounterStore()
     seconds = cpu_seconds(lambda: store.update(log))
     content, location = store.cells(minimum_weight=0.0)

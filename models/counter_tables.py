@@ -22,13 +22,18 @@ from models.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from models.counters import CounterStore
 
-FORMAT = 1
-TABLES = ("store", "contents", "locations", "cells", "cell_hours", "sessions", "moves", "contexts", "context_moves")
+FORMAT = 2
+TABLES = ("store", "contents", "kinds", "locations", "cells", "cell_hours", "sessions", "contexts")
+AUDIENCES = ("audience_devices", "audience_arrivals", "audiences", "audience_cells", "audience_sessions")
+LISTS = ("moves", "context_moves", "local_moves", "skips")
+"""Successor lists, in the order of `Walks.lists`. Their rows are contents, `contexts`, `cells` and contents."""
 
 
 def store_tables(store: CounterStore) -> dict[str, pa.Table]:
-    """Everything that a store knows, as tables named in `TABLES`."""
-    return _popularity_tables(store) | _walk_tables(store)
+    """Everything that a store knows, as tables named in `TABLES`, `AUDIENCES` and `LISTS`."""
+    audiences = store.audiences.state(before_us=store.time_us - store.timeout_us)
+    shown = {name: _table(**columns) for name, columns in audiences.items()}
+    return _popularity_tables(store) | _walk_tables(store) | shown
 
 
 def _popularity_tables(store: CounterStore) -> dict[str, pa.Table]:
@@ -46,11 +51,15 @@ def _popularity_tables(store: CounterStore) -> dict[str, pa.Table]:
         ),
         "contents": _table(
             content=pa.array(store.contents, type=pa.string()),
+            kind=store.kinds,
             first_us=p.content_first_us[:n_contents],
+            appeared_us=p.appeared_us[:n_contents],
             count=_lists(p.content[:n_contents]),
             visits=_lists(w.visits[:n_contents]),
-            left=_lists(w.moves.table.total[:n_contents]),
+            moves_escaped=_lists(w.moves.table.escaped[:n_contents]),
+            skips_escaped=_lists(w.skips.table.escaped[:n_contents]),
         ),
+        "kinds": _table(kind=pa.array(store.kind_ids.ids, type=pa.string())),
         "locations": _table(
             location=pa.array(store.locations, type=pa.string()),
             first_us=p.location_first_us[:n_locations],
@@ -63,6 +72,7 @@ def _popularity_tables(store: CounterStore) -> dict[str, pa.Table]:
             first_us=p.cell_first_us[:n_cells],
             count=_lists(p.cell[:n_cells]),
             presence=w.occupancy[:n_cells],
+            local_moves_escaped=_lists(w.local_moves.table.escaped[:n_cells]),
         ),
         "cell_hours": _table(hour=hour_keys >> 32, cell=hour_keys & 0x7FFFFFFF, count=hour_counts),
     }
@@ -71,33 +81,34 @@ def _popularity_tables(store: CounterStore) -> dict[str, pa.Table]:
 def _walk_tables(store: CounterStore) -> dict[str, pa.Table]:
     w = store.walks
     rows = w.sessions.rows_since(store.time_us - w.rates.timeout_us)
-    previous, item, weight = w.moves.entries()
-    context, context_item, context_weight = w.context_moves.entries()
-    return {
+    rows = rows[np.argsort(w.sessions.index.keys[rows])]
+    escaped = w.context_moves.table.escaped[: len(w.contexts)]
+    tables = {
         "sessions": _table(
             session=w.sessions.index.keys[rows],
-            last=w.sessions.last[rows],
-            before=w.sessions.before[rows],
+            items=_lists(w.sessions.items[rows]),
             cell=w.sessions.cell[rows],
             last_us=w.sessions.last_us[rows],
         ),
-        "moves": _table(previous=previous, content=item, weight=_lists(weight)),
-        "contexts": _table(context=w.contexts.keys, left=_lists(w.context_moves.table.total[: len(w.contexts)])),
-        "context_moves": _table(context=context, content=context_item, weight=_lists(context_weight)),
+        "contexts": _table(context=w.contexts.keys, context_moves_escaped=_lists(escaped)),
     }
+    for name, (lists, _) in zip(LISTS, w.lists, strict=True):
+        row, item, weight = lists.entries()
+        tables[name] = _table(row=row.astype(np.int32), content=item, weight=_lists(weight))
+    return tables
 
 
 def read_settings(tables: Mapping[str, pa.Table]) -> dict[str, Any]:
     """Settings of a saved store, after checking that this program can read it."""
-    missing = [name for name in TABLES if name not in tables]
-    if missing:
-        raise ArtefactError(f"The saved counters lack the tables {missing!r}; save them again.")
-    found = tables["store"]["format"][0].as_py()
+    found = tables["store"]["format"][0].as_py() if "store" in tables else FORMAT
     if found != FORMAT:
         raise ArtefactError(
             f"The saved counters have format {found!r}, but this version reads format {FORMAT}. "
             "Build the counters anew from the request log, or use the version that saved them."
         )
+    missing = [name for name in (*TABLES, *AUDIENCES, *LISTS) if name not in tables]
+    if missing:
+        raise ArtefactError(f"The saved counters lack the tables {missing!r}; save them again.")
     settings = json.loads(tables["store"]["settings"][0].as_py())
     return {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
 
@@ -108,8 +119,12 @@ def fill_store(store: CounterStore, tables: Mapping[str, pa.Table]) -> None:
     store.time_us, store.base_us = head["time_us"][0].as_py(), head["base_us"][0].as_py()
     store.content_ids = Vocabulary(_column(tables["contents"], "content").astype(object))
     store.location_ids = Vocabulary(_column(tables["locations"], "location").astype(object))
+    store.kind_ids = Vocabulary(_column(tables["kinds"], "kind").astype(object))
+    store.kinds = _column(tables["contents"], "kind")
     _fill_popularity(store, tables)
     _fill_walks(store, tables)
+    columns = {name: {c: _column(tables[name], c) for c in tables[name].column_names} for name in AUDIENCES}
+    store.audiences.fill(columns)
 
 
 def _fill_popularity(store: CounterStore, tables: Mapping[str, pa.Table]) -> None:
@@ -129,28 +144,25 @@ def _fill_popularity(store: CounterStore, tables: Mapping[str, pa.Table]) -> Non
     p.hours.newest[:] = _column(tables["store"], "newest_hour")
     hours = tables["cell_hours"]
     p.hours.fill_cells(pair_keys(_column(hours, "hour"), _column(hours, "cell")), _column(hours, "count"))
+    p.appeared_us[: len(contents)] = _column(contents, "appeared_us")
+    p.note_newest(np.arange(len(contents)))
     p.rebuild_leaders()
 
 
 def _fill_walks(store: CounterStore, tables: Mapping[str, pa.Table]) -> None:
     w, contents, cells = store.walks, tables["contents"], tables["cells"]
-    w.reserve(contents=len(contents), cells=len(cells))
+    w.reserve(contents=len(store.popularity.content), cells=store.popularity.index.capacity)
     w.visits[: len(contents)] = _matrix(contents, "visits")
     w.occupancy[: len(cells)] = _column(cells, "presence")
-    moves, context_moves = tables["moves"], tables["context_moves"]
-    w.moves.fill(
-        _column(moves, "previous"), _column(moves, "content"), _matrix(moves, "weight"), _matrix(contents, "left")
-    )
     w.contexts = KeyIndex(_column(tables["contexts"], "context"))
     w.reserve_contexts(0)
-    w.context_moves.fill(
-        _column(context_moves, "context"),
-        _column(context_moves, "content"),
-        _matrix(context_moves, "weight"),
-        _matrix(tables["contexts"], "left"),
-    )
+    rows_of = (contents, tables["contexts"], cells, contents)
+    for name, (lists, _), rows in zip(LISTS, w.lists, rows_of, strict=True):
+        table, escaped = tables[name], _matrix(rows, f"{name}_escaped")
+        lists.fill(_column(table, "row"), _column(table, "content"), _matrix(table, "weight"), escaped)
     sessions = tables["sessions"]
-    w.sessions.fill(*(_column(sessions, name) for name in ("session", "last", "before", "cell", "last_us")))
+    columns = (_column(sessions, name) for name in ("cell", "last_us"))
+    w.sessions.fill(_column(sessions, "session"), _matrix(sessions, "items"), *columns)
 
 
 def _table(**columns: Any) -> pa.Table:

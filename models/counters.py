@@ -4,7 +4,10 @@
 
 Counters are kept **inflated**: a request adds `2^((t_e - base) / h)`, a reader divides by `2^((t - base) / h)`, so that
 time passes without sweeps. The base moves on a fixed grid of instants (and everything is scaled once) before a number
-can overflow; because the grid is fixed, the state does not depend on how a log was cut into updates.
+can overflow, once a day at least; because the grid is fixed, the state does not depend on how a log was cut into updates.
+
+At each of these instants, what has faded below `forget_weight` is forgotten: cells, pairs of contents, successors.
+Contents and locations keep their codes for ever. A cell that comes back later is as new.
 
 Requests at equal instants count in input order. A reader at instant t sees every request that was fed; asking for an
 instant before the newest of them is refused, because the answer would contain its own future.
@@ -13,74 +16,29 @@ instant before the newest of them is refused, because the answer would contain i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from models.audiences import Audiences
+from models.counter_settings import CounterSettings
 from models.counter_tables import fill_store, read_settings, store_tables
 from models.errors import LogOrderError
 from models.events import HOUR_US, Float64, Int32, Int64, RequestLog
 from models.flow import FlowTable, cell_flow, content_flow
 from models.keys import KeyIndex, Scalar, pair_keys
 from models.merging import absorb
+from models.open_sessions import OpenSessions
 from models.popularity import NEVER_US, Popularity
 from models.successors import SuccessorLists
 from models.vocabulary import Vocabulary
-from models.walks import OpenSessions, Walks
+from models.walks import Walks
 
 LN2 = float(np.log(2))
 
-
-@dataclass(frozen=True)
-class CounterSettings:
-    """What the counter store remembers, and for how long."""
-
-    half_lives_hours: tuple[float, ...] = (0.5, 1.5, 6.0, 24.0)
-    """Half-lives of contents, locations and cells (content, location), in hours, from fast to slow."""
-    transition_half_lives_hours: tuple[float, ...] = (2.0, 24.0)
-    """Half-lives of transitions between contents, in hours, from fast to slow; order 2 uses the slowest."""
-    successor_cap: int = 64
-    """Most successors remembered for one content."""
-    context_successor_cap: int = 16
-    """Most successors remembered for one pair of contents (order 2)."""
-    active_half_life_minutes: float = 15.0
-    """Half-life of the presence of a session at the content it is at, in minutes."""
-    session_timeout_minutes: float = 30.0
-    """A longer silence ends a session, in minutes."""
-    leaders: int = 64
-    """Length of the lists of most popular contents, overall and by location."""
-    location_hours: int = 216
-    """Clock hours for which requests by location are kept."""
-    cell_hours: int = 27
-    """Clock hours for which requests by (content, location) are kept."""
-
-    def __post_init__(self) -> None:
-        for name in ("half_lives_hours", "transition_half_lives_hours"):
-            values = getattr(self, name)
-            if not values or min(values) <= 0 or list(values) != sorted(values):
-                raise ValueError(f"Expected {name} > 0, from fast to slow, got {values!r}.")
-        for name in ("active_half_life_minutes", "session_timeout_minutes"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"Expected {name} > 0, got {getattr(self, name)!r}.")
-        least = {"successor_cap": 1, "context_successor_cap": 1, "location_hours": 170, "cell_hours": 26}
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise ValueError(f"Expected {name} >= {bound}, got {getattr(self, name)!r}.")
-        if not 1 <= self.leaders <= np.iinfo(np.int16).max:
-            raise ValueError(f"Expected 1 <= leaders <= 32767, got {self.leaders!r}.")
-
-    @property
-    def rebase_us(self) -> int:
-        """Distance of the instants at which the base may stand: 256 of the shortest half-lives."""
-        shortest = min(*self.half_lives_hours, *self.transition_half_lives_hours, self.active_half_life_hours)
-        return int(256 * shortest * HOUR_US)
-
-    @property
-    def active_half_life_hours(self) -> float:
-        return self.active_half_life_minutes / 60
+__all__ = ["LN2", "CounterSettings", "CounterStore", "instant"]
 
 
 class CounterStore:
@@ -91,6 +49,8 @@ class CounterStore:
         time_us: the newest instant fed so far, -1 before the first; readers may not ask for an earlier one.
         popularity: counts of contents, locations and cells.
         walks: sessions and transitions.
+        audiences: counts by device and arrival.
+        kinds: code of what each content is, -1 where nobody said. (contents,)
     """
 
     def __init__(self, settings: CounterSettings | None = None) -> None:
@@ -98,19 +58,18 @@ class CounterStore:
         self.time_us = -1
         self.base_us = 0
         self.content_ids, self.location_ids = Vocabulary(), Vocabulary()
-        self.popularity = Popularity(
-            half_lives_hours=s.half_lives_hours,
-            leaders=s.leaders,
-            location_hours=s.location_hours,
-            cell_hours=s.cell_hours,
+        self.popularity = Popularity(s)
+        self.walks = Walks(s)
+        self.audiences = Audiences(
+            half_life_hours=s.audience_half_life_hours, timeout_us=self.timeout_us, places=s.leaders
         )
-        self.walks = Walks(
-            half_lives_hours=s.transition_half_lives_hours,
-            active_half_life_hours=s.active_half_life_hours,
-            timeout_us=int(s.session_timeout_minutes * 60_000_000),
-            cap=s.successor_cap,
-            context_cap=s.context_successor_cap,
-        )
+        self.kind_ids = Vocabulary()
+        self.kinds: Int32 = np.empty(0, dtype=np.int32)
+
+    @property
+    def timeout_us(self) -> int:
+        """A longer silence ends a session."""
+        return int(self.settings.session_timeout_minutes * 60_000_000)
 
     @property
     def contents(self) -> npt.NDArray[np.object_]:
@@ -127,8 +86,8 @@ class CounterStore:
     def update(self, log: RequestLog, *, same_sessions: bool = True) -> None:
         """Feeds the requests of a log, in order.
 
-        Only contents and locations that occur in its rows become known. Ids decide, not codes: a log with another
-        vocabulary is recoded.
+        Contents and locations that occur in its rows become known, and contents that appeared before its newest
+        instant where the log says when they did. Ids decide, not codes: a log with another vocabulary is recoded.
 
         Args:
             log: requests not older than `time_us`.
@@ -148,23 +107,107 @@ class CounterStore:
         if min(log.content.min(), log.location.min()) < 0:
             raise ValueError("Every request needs a content and a location; drop or repair the rows without.")
         if not same_sessions:
-            self.walks.sessions = OpenSessions()
+            self.end_sessions()
+        self._announce_appeared(log)
+        device, arrival = self.audiences.codes(log)
+        known = len(self.content_ids)
         content = self.content_ids.recode(log.content, log.contents)
         location = self.location_ids.recode(log.location, log.locations)
         grid = self.settings.rebase_us
         edges = np.flatnonzero(np.diff(log.ts_us // grid)) + 1
         for first, last in zip([0, *edges], [*edges, len(log)], strict=True):
             part = slice(int(first), int(last))
-            self.rebase(int(log.ts_us[first]) // grid * grid)
+            base_us = int(log.ts_us[first]) // grid * grid
+            if base_us != self.base_us:
+                self.rebase(base_us)
+                self._forget()
             self._feed(log.ts_us[part], log.session[part], content[part], location[part])
+            shown = (log.ts_us[part], log.session[part], content[part], device[part], arrival[part])
+            self.audiences.feed(shown, base_us=self.base_us)
+        if len(self.content_ids) > known:
+            self.popularity.note_newest(np.arange(known, len(self.content_ids)))
+        self._note_kinds(log)
+
+    def _note_kinds(self, log: RequestLog) -> None:
+        """Learns what the contents are that became known, where the log says so."""
+        n, known = len(self.kinds), len(self.content_ids)
+        if n == known:
+            return
+        kinds = np.full(known - n, -1, dtype=np.int32)
+        if log.kinds is not None and len(log.kind_values):
+            theirs = log.kinds[n:known]
+            if len(theirs) < known - n or not bool(np.all(log.contents[n:known] == self.contents[n:])):
+                code_of = {content: code for code, content in enumerate(log.contents)}
+                theirs = np.append(log.kinds, -1)[[code_of.get(content, -1) for content in self.contents[n:]]]
+            named = theirs >= 0
+            if named.any():
+                kinds[named] = self.kind_ids.recode(theirs[named], log.kind_values)
+        self.kinds = np.concatenate([self.kinds, kinds])
+
+    def end_sessions(self) -> None:
+        """Ends every session under way, because what comes next numbers its sessions afresh."""
+        self.walks.sessions = OpenSessions()
+        self.audiences.end_sessions()
+
+    def announce(self, contents: npt.ArrayLike, appeared_us: npt.ArrayLike) -> None:
+        """Makes contents known before their first request, in order of appearance; known ones stay as they are.
+
+        Raises:
+            ValueError: there are more ids than instants of publication, or fewer.
+        """
+        ids, when = np.asarray(contents, dtype=object), np.asarray(appeared_us, dtype=np.int64)
+        if len(ids) != len(when):
+            raise ValueError(f"Expected an instant for each content, got {len(ids)} ids and {len(when)} instants.")
+        self._announce(ids, when)
+        unknown = np.full(len(self.content_ids) - len(self.kinds), -1, dtype=np.int32)
+        self.kinds = np.concatenate([self.kinds, unknown])
+
+    def _announce(self, ids: npt.NDArray[np.object_], when: Int64) -> None:
+        known = len(self.content_ids)
+        codes = self.content_ids.recode(np.arange(len(ids), dtype=np.int32), ids)
+        self._reserve_contents()
+        new = codes >= known
+        self.popularity.appeared_us[codes[new]] = when[new]
+        self.popularity.note_newest(codes[new].astype(np.int64))
+
+    def _announce_appeared(self, log: RequestLog) -> None:
+        """Announces what appeared since the last update and before the newest instant of the log.
+
+        What appears at that very instant may still be requested first at it, and is not known before.
+        """
+        if log.appeared_us is None:
+            return
+        first, last = np.searchsorted(log.appeared_us, [self.time_us, log.ts_us[-1]], side="left")
+        if last > first:
+            self._announce(log.contents[first:last], log.appeared_us[first:last])
 
     def _feed(self, ts_us: Int64, session: Int32, content: Int32, location: Int32) -> None:
-        contents = len(self.content_ids)
-        self.popularity.reserve(contents=contents, locations=len(self.location_ids))
-        cells = self.popularity.feed(ts_us, content, location, base_us=self.base_us)
-        self.walks.reserve(contents=contents, cells=len(self.popularity.index))
+        p = self.popularity
+        self._reserve_contents()
+        cells = p.feed(ts_us, content, location, base_us=self.base_us)
+        self.walks.reserve(contents=len(p.content), cells=p.index.capacity)
         self.walks.feed(ts_us, session, content, cells, base_us=self.base_us)
         self.time_us = int(ts_us[-1])
+
+    def _reserve_contents(self) -> None:
+        p = self.popularity
+        p.reserve(contents=len(self.content_ids), locations=len(self.location_ids))
+        self.walks.reserve(contents=len(p.content), cells=p.index.capacity)
+
+    def _forget(self) -> None:
+        """Forgets what faded, at an instant of the grid: the base, so that inflated weights are counts."""
+        minimum = self.settings.forget_weight
+        if minimum == 0 or self.time_us < 0:
+            return
+        p, w = self.popularity, self.walks
+        w.forget(minimum, before_us=self.base_us)
+        self.audiences.forget(minimum, before_us=self.base_us - self.timeout_us)
+        present = np.flatnonzero(w.occupancy[: len(p.index)] >= minimum)
+        at = w.sessions.cell[: len(w.sessions.index)]
+        p.hours.forget(before_hour=self.base_us // HOUR_US - self.settings.cell_hours)
+        rows, row_of = p.forget(minimum, cells_in_use=np.concatenate([present, at]))
+        if len(rows) < len(row_of):
+            w.keep_cells(rows, row_of, capacity=p.index.capacity)
 
     def rebase(self, base_us: int) -> None:
         """Expresses all counters in units of another base instant."""
@@ -172,9 +215,14 @@ class CounterStore:
             hours = (base_us - self.base_us) / HOUR_US
             self.popularity.scale(2.0 ** (-hours * self.popularity.per_hour))
             self.walks.scale(hours)
+            self.audiences.scale(hours)
             self.base_us = base_us
 
     # ---- reading
+
+    def refuse_before(self, at_us: int) -> None:
+        """Raises `LogOrderError` where an answer for that instant would contain its own future."""
+        self.deflation(self.popularity.per_hour, at_us)
 
     def deflation(self, per_hour: Float64, at_us: int) -> Float64:
         """Factors from inflated counts to counts at an instant, `2^(-(t - base) / h)`; refuses the past."""
@@ -218,8 +266,12 @@ class CounterStore:
         """Instant of the first request of contents, `NEVER_US` for unknown ones. (n,)"""
         return _rows_or(self.popularity.content_first_us, content, NEVER_US)
 
+    def appeared_us(self, content: npt.ArrayLike) -> Int64:
+        """Instant at which contents became known, published or requested, `NEVER_US` for unknown ones. (n,)"""
+        return _rows_or(self.popularity.appeared_us, content, NEVER_US)
+
     def cell_first_seen_us(self, content: npt.ArrayLike, location: npt.ArrayLike) -> Int64:
-        """Instant of the first request of cells, `NEVER_US` for unknown ones. (n,)"""
+        """Instant of the first request of cells since they were last forgotten, `NEVER_US` for unknown ones. (n,)"""
         return _rows_or(self.popularity.cell_first_us, self._cell_rows(content, location), NEVER_US)
 
     def _cell_rows(self, content: npt.ArrayLike, location: npt.ArrayLike) -> Int64:
@@ -289,12 +341,21 @@ class CounterStore:
         row = self.walks.contexts.find(pair_keys([before], [previous]))[0]
         return _shares(self.walks.context_moves, int(row), 0)
 
+    def local_order1(self, previous: int, location: int) -> tuple[Int32, Float64]:
+        """What followed a content in a location, likewise. (m,), (m,)"""
+        return _shares(self.walks.local_moves, int(self._cell_rows([previous], [location])[0]), 0)
+
+    def skips(self, previous: int) -> tuple[Int32, Float64]:
+        """What came two or three steps after a content, weighted 1/2 and 1/3, as shares. (m,), (m,)"""
+        return _shares(self.walks.skips, previous, 0)
+
     # ---- adding up and saving
 
     def merge(self, other: CounterStore) -> CounterStore:
         """The store of both logs together, for logs that share no session; neither store changes.
 
-        Exact to rounding as long as no successor list was full. Contents new to this store get codes after its own.
+        Exact to rounding as long as no successor list was full and nothing was forgotten that the other store holds
+        a part of. Contents new to this store get codes after its own.
 
         Raises:
             ValueError: the settings differ, or a session is under way in both stores.
@@ -328,7 +389,7 @@ def _shares(lists: SuccessorLists, row: int, half_life_index: int) -> tuple[Int3
     if not 0 <= row < len(lists.table.length):
         return np.empty(0, dtype=np.int32), np.empty(0)
     item, weight = lists.successors(row)
-    return item.copy(), weight[:, half_life_index] / (lists.table.total[row, half_life_index] or 1.0)
+    return item.copy(), weight[:, half_life_index] / (lists.totals(row)[half_life_index] or 1.0)
 
 
 def _rows_or(values: npt.NDArray[Scalar], rows: npt.ArrayLike, missing: float) -> npt.NDArray[Scalar]:

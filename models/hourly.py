@@ -53,10 +53,13 @@ class HourlyCounts:
 
     def reserve_cells(self) -> None:
         """Forgets the cell hours that nobody may ask for any more, then makes room for as many again."""
+        self.fill_cells(*self.cell_entries())
+
+    def forget(self, *, before_hour: int) -> None:
+        """Drops the counts of cells in hours before an hour, as if later ones had been counted already."""
         keys, counts = self.cell_entries()
-        self.fill_cells(keys, counts)
-        self.index.reserve(len(keys) + 1)
-        self.cell_counts = grown(self.cell_counts, self.index.capacity)
+        kept = keys >> 32 >= before_hour
+        self.fill_cells(keys[kept], counts[kept])
 
     def cell_entries(self) -> tuple[Int64, Int32]:
         """Keys (hour, cell row) still within reach, and their counts."""
@@ -65,8 +68,13 @@ class HourlyCounts:
         return keys[kept], self.cell_counts[: len(keys)][kept]
 
     def fill_cells(self, keys: Int64, counts: Int32) -> None:
-        self.index = KeyIndex(keys, capacity=max(512, len(keys)))
+        self.index = KeyIndex(keys, capacity=max(512, 2 * len(keys)))
         self.cell_counts = grown(counts.astype(np.int32), self.index.capacity)
+
+    def renumber_cells(self, row_of: Int32) -> None:
+        """Gives cells their new rows; every cell counted within reach must have kept one."""
+        keys, counts = self.cell_entries()
+        self.fill_cells(pair_keys(keys >> 32, row_of[keys & 0x7FFFFFFF]), counts)
 
     def by_location(self, *, locations: int, first_hour: int, last_hour: int) -> Int64:
         """Counts of the hours [first_hour, last_hour); hours outside the ring count nothing. (locations, hours)"""

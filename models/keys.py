@@ -1,7 +1,8 @@
 """An index from 64-bit keys to dense rows: open addressing with linear probing, for jitted loops.
 
 Rows are handed out in order of insertion, so the values of a key live in plain arrays beside the index and are
-saved, scaled and added as arrays. Slots are at most half full.
+saved, scaled and added as arrays. Slots are at most two thirds full. Rows grow by half, not by doubling: the arrays
+beside the index are far larger than its slots, and old and new ones are held together while they are copied.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ class KeyIndex:
         wanted = len(self) + extra
         if wanted > self.capacity:
             known = self.keys
-            self.table = _table(max(wanted, 2 * self.capacity))
+            self.table = _table(max(wanted, self.capacity + self.capacity // 2))
             add_keys(self.table, known)
 
     def add(self, keys: Int64) -> Int64:
@@ -136,10 +137,10 @@ class KeyIndex:
 
 
 def _table(capacity: int) -> KeyTable:
-    n_slots = 1 << max(4, int(2 * capacity - 1).bit_length())
+    n_slots = 1 << max(4, int(capacity + capacity // 2).bit_length())
     return KeyTable(
         np.full(n_slots, EMPTY, dtype=np.int32),
-        np.zeros(n_slots // 2, dtype=np.int64),
+        np.zeros(capacity, dtype=np.int64),
         np.zeros(1, dtype=np.int64),
     )
 
@@ -148,6 +149,8 @@ def grown(values: npt.NDArray[Scalar], capacity: int, fill: float = 0) -> npt.ND
     """`values` with room for `capacity` rows; new rows hold `fill`."""
     if len(values) >= capacity:
         return values
-    longer = np.full((capacity, *values.shape[1:]), fill, dtype=values.dtype)
+    longer = np.zeros((capacity, *values.shape[1:]), dtype=values.dtype)  # zeros cost no memory until written
     longer[: len(values)] = values
+    if fill != 0:
+        longer[len(values) :] = fill
     return longer

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.events import HOUR_US, Float64, Int64
+from models.events import HOUR_US, Float64, Int32, Int64
 from models.keys import pair_keys
-from models.successors import SuccessorLists, merged_entries
+from models.open_sessions import OpenSessions
+from models.successors import SuccessorLists, beyond_cap, merged_entries
 from models.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -32,7 +33,17 @@ def absorb(store: CounterStore, other: CounterStore) -> None:
     hours = (base_us - other.base_us) / HOUR_US
     cell_of = _absorb_popularity(store, other, content_of, location_of, hours)
     _absorb_walks(store, other, content_of, cell_of, hours)
+    store.audiences.merge(other.audiences, content_of=content_of, hours=hours)
+    _absorb_kinds(store, other, content_of)
     store.time_us = time_us
+
+
+def _absorb_kinds(store: CounterStore, other: CounterStore, content_of: Int64) -> None:
+    kinds = np.full(len(store.content_ids), -1, dtype=np.int32)
+    kinds[content_of] = np.append(_adopt(store.kind_ids, other.kind_ids), -1)[other.kinds]
+    known = store.kinds >= 0
+    kinds[: len(known)][known] = store.kinds[known]
+    store.kinds = kinds
 
 
 def _adopt(mine: Vocabulary, theirs: Vocabulary) -> Int64:
@@ -65,10 +76,13 @@ def _absorb_popularity(
         mine[rows] += theirs[: len(rows)] * factors
     for first, other_first, rows in (
         (p.content_first_us, q.content_first_us, content_of),
+        (p.appeared_us, q.appeared_us, content_of),
         (p.location_first_us, q.location_first_us, location_of),
         (p.cell_first_us, q.cell_first_us, cell_of),
     ):
         first[rows] = np.minimum(first[rows], other_first[: len(rows)])
+    p.newest = p.newest[:0]
+    p.note_newest(np.arange(len(store.content_ids)))
     p.hours.absorb(q.hours, location_of=location_of, cell_of=cell_of)
     p.rebuild_leaders()
     return cell_of
@@ -76,25 +90,31 @@ def _absorb_popularity(
 
 def _absorb_walks(store: CounterStore, other: CounterStore, content_of: Int64, cell_of: Int64, hours: float) -> None:
     w, v = store.walks, other.walks
-    w.reserve(contents=len(store.content_ids), cells=len(store.popularity.index))
-    factors = 2.0 ** (-hours * w.rates.per_hour)
-    w.visits[content_of] += v.visits[: len(content_of)] * factors
+    w.reserve(contents=len(store.popularity.content), cells=store.popularity.index.capacity)
+    w.visits[content_of] += v.visits[: len(content_of)] * 2.0 ** (-hours * w.rates.per_hour)
     w.occupancy[cell_of] += v.occupancy[: len(cell_of)] * 2.0 ** (-hours * w.rates.active_per_hour)
-    _absorb_lists(w.moves, v.moves, content_of, content_of, factors)
     keys = v.contexts.keys
     contexts = pair_keys(content_of[keys >> 32], content_of[keys & 0x7FFFFFFF])
     w.reserve_contexts(len(contexts))
-    _absorb_lists(w.context_moves, v.context_moves, w.contexts.add(contexts), content_of, factors[-1:])
-    theirs, mine = v.sessions, w.sessions
+    rows_of = (content_of, w.contexts.add(contexts), cell_of, content_of)
+    for (mine, per_hour), (theirs, _), row_of in zip(w.lists, v.lists, rows_of, strict=True):
+        _absorb_lists(mine, theirs, row_of, content_of, 2.0 ** (-hours * per_hour))
+    _absorb_sessions(w.sessions, v.sessions, content_of, cell_of)
+
+
+def _absorb_sessions(mine: OpenSessions, theirs: OpenSessions, content_of: Int64, cell_of: Int64) -> None:
     n, m = len(theirs.index), len(mine.index)
-    before = np.where(theirs.before[:n] >= 0, content_of[theirs.before[:n]], -1)
     mine.fill(
         np.concatenate([mine.index.keys, theirs.index.keys]),
-        np.concatenate([mine.last[:m], content_of[theirs.last[:n]]]),
-        np.concatenate([mine.before[:m], before]),
-        np.concatenate([mine.cell[:m], cell_of[theirs.cell[:n]]]),
+        np.concatenate([mine.items[:m], _codes(content_of, theirs.items[:n])]),
+        np.concatenate([mine.cell[:m], _codes(cell_of, theirs.cell[:n])]),
         np.concatenate([mine.last_us[:m], theirs.last_us[:n]]),
     )
+
+
+def _codes(code_of: Int64, codes: Int32) -> Int32:
+    """Codes here; -1 stays -1."""
+    return np.append(code_of, -1)[codes].astype(np.int32)
 
 
 def _absorb_lists(
@@ -102,12 +122,13 @@ def _absorb_lists(
 ) -> None:
     row, item, weight = mine.entries()
     row2, item2, weight2 = theirs.entries()
-    total = mine.table.total.copy()
-    total[row_of] += theirs.table.total[: len(row_of)] * factors
+    escaped = mine.table.escaped.astype(np.float64)
+    escaped[row_of] += theirs.table.escaped[: len(row_of)] * factors
     rows, items, weights = merged_entries(
         np.concatenate([row, row_of[row2]]),
         np.concatenate([item, content_of[item2].astype(np.int32)]),
         np.concatenate([weight, weight2 * factors]),
-        cap=mine.cap,
     )
-    mine.fill(rows, items, weights, total)
+    beyond = beyond_cap(rows, mine.cap)
+    np.add.at(escaped, rows[beyond], weights[beyond])
+    mine.fill(rows[~beyond], items[~beyond], weights[~beyond], escaped)

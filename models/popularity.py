@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -11,6 +11,9 @@ from models.events import HOUR_US, Float64, Int32, Int64
 from models.hourly import HourlyCounts, HourTable, count_hour
 from models.keys import KeyIndex, KeyTable, add_key, grown
 from models.leaders import Leaders, LeaderTable, raise_leader
+
+if TYPE_CHECKING:
+    from models.counter_settings import CounterSettings
 
 NEVER_US = int(np.iinfo(np.int64).max)
 """First instant of what was never requested."""
@@ -26,6 +29,7 @@ class PopularityTable(NamedTuple):
     cell_index: KeyTable  # key (content, location)
     cell: Float64
     content_first_us: Int64
+    appeared_us: Int64
     location_first_us: Int64
     cell_first_us: Int64
     content_leaders: LeaderTable
@@ -46,6 +50,7 @@ def count(first: int, log: tuple[Int64, Int32, Int32], cells: Int32, table: Popu
         row = add_key(table.cell_index, (np.int64(x) << 32) | np.int64(place))
         cells[i] = row
         table.content_first_us[x] = min(table.content_first_us[x], t)
+        table.appeared_us[x] = min(table.appeared_us[x], t)
         table.location_first_us[place] = min(table.location_first_us[place], t)
         table.cell_first_us[row] = min(table.cell_first_us[row], t)
         for h in range(len(table.per_hour)):
@@ -61,22 +66,28 @@ def count(first: int, log: tuple[Int64, Int32, Int32], cells: Int32, table: Popu
 
 
 class Popularity:
-    """The arrays behind `PopularityTable`; rows of cells are in order of first request."""
+    """The arrays behind `PopularityTable`; rows of cells are in order of first request, as far as they are remembered.
 
-    def __init__(
-        self, *, half_lives_hours: tuple[float, ...], leaders: int, location_hours: int, cell_hours: int
-    ) -> None:
-        n = len(half_lives_hours)
-        self.per_hour = 1 / np.array(half_lives_hours, dtype=np.float64)
+    Attributes:
+        content_first_us: first request of each content, `NEVER_US` before it. (contents,)
+        appeared_us: when each content became known: its announcement or its first request. (contents,)
+        newest: the contents that appeared last, newest last; equal instants by code. (at most `newest` places,)
+    """
+
+    def __init__(self, settings: CounterSettings) -> None:
+        s, n = settings, len(settings.half_lives_hours)
+        self.per_hour = 1 / np.array(s.half_lives_hours, dtype=np.float64)
         self.total = np.zeros(n)
         self.content, self.location, self.cell = np.zeros((0, n)), np.zeros((0, n)), np.zeros((0, n))
-        self.content_first_us, self.location_first_us, self.cell_first_us = (
-            np.zeros(0, dtype=np.int64) for _ in range(3)
+        self.content_first_us, self.appeared_us, self.location_first_us, self.cell_first_us = (
+            np.zeros(0, dtype=np.int64) for _ in range(4)
         )
         self.index = KeyIndex()
-        self.content_leaders = Leaders(groups=1, rows=0, n_half_lives=n, places=leaders)
-        self.cell_leaders = Leaders(groups=0, rows=0, n_half_lives=n, places=leaders)
-        self.hours = HourlyCounts(locations=0, location_hours=location_hours, cell_hours=cell_hours)
+        self.content_leaders = Leaders(groups=1, rows=0, n_half_lives=n, places=s.leaders)
+        self.cell_leaders = Leaders(groups=0, rows=0, n_half_lives=n, places=s.leaders)
+        self.hours = HourlyCounts(locations=0, location_hours=s.location_hours, cell_hours=s.cell_hours)
+        self.newest_places = s.newest
+        self.newest = np.zeros(0, dtype=np.int32)
         self._reserve_cells(0)
 
     @property
@@ -89,6 +100,7 @@ class Popularity:
             self.index.table,
             self.cell,
             self.content_first_us,
+            self.appeared_us,
             self.location_first_us,
             self.cell_first_us,
             self.content_leaders.table,
@@ -107,9 +119,11 @@ class Popularity:
     def reserve(self, *, contents: int, locations: int) -> None:
         """Makes room for codes below `contents` and `locations`."""
         if contents > len(self.content):
-            self.content = grown(self.content, 2 * contents)
-            self.content_first_us = grown(self.content_first_us, 2 * contents, NEVER_US)
-            self.content_leaders.reserve(groups=1, rows=2 * contents)
+            rows = contents + contents // 2
+            self.content = grown(self.content, rows)
+            self.content_first_us = grown(self.content_first_us, rows, NEVER_US)
+            self.appeared_us = grown(self.appeared_us, rows, NEVER_US)
+            self.content_leaders.reserve(groups=1, rows=rows)
         if locations > len(self.location):
             self.location = grown(self.location, 2 * locations)
             self.location_first_us = grown(self.location_first_us, 2 * locations, NEVER_US)
@@ -140,6 +154,39 @@ class Popularity:
         for counts in (self.total, self.content, self.location, self.cell):
             counts *= factors
 
+    def note_newest(self, contents: Int64) -> None:
+        """Takes contents that just became known among the newest, as far as they are."""
+        known = np.concatenate([self.newest.astype(np.int64), contents])
+        self.newest = known[np.lexsort((known, self.appeared_us[known]))][-self.newest_places :].astype(np.int32)
+
+    def forget(self, minimum: float, *, cells_in_use: Int64) -> tuple[Int64, Int32]:
+        """Drops cells whose slow count is below `minimum`, unless they are in use or counted by hour.
+
+        Returns:
+            The old rows of those kept, in order, and the new row of each old one, -1 where it was dropped.
+        """
+        n = len(self.index)
+        keep = self.cell[:n, -1] >= minimum
+        keep[cells_in_use] = True
+        keep[self.hours.cell_entries()[0] & 0x7FFFFFFF] = True
+        rows = np.flatnonzero(keep)
+        row_of = np.full(n, -1, dtype=np.int32)
+        row_of[rows] = np.arange(len(rows), dtype=np.int32)
+        if len(rows) < n:
+            self._keep_cells(rows, row_of)
+        return rows, row_of
+
+    def _keep_cells(self, rows: Int64, row_of: Int32) -> None:
+        self.index = KeyIndex(self.index.keys[rows])
+        capacity = self.index.capacity
+        self.cell = grown(self.cell[rows], capacity)
+        self.cell_first_us = grown(self.cell_first_us[rows], capacity, NEVER_US)
+        self.hours.renumber_cells(row_of)
+        bereft = self.cell_leaders.keep_rows(rows, row_of, capacity=capacity)
+        location = self.cell_location
+        again = np.flatnonzero(bereft[location])
+        self.cell_leaders.rebuild(again, location[again], self.cell)
+
     def add_cells(self, keys: Int64) -> Int64:
         """Rows of cells by key (content, location), new ones with nothing counted."""
         self._reserve_cells(len(keys))
@@ -147,6 +194,8 @@ class Popularity:
 
     def rebuild_leaders(self) -> None:
         """Leaders from the counts, after counts were set or added in bulk."""
-        self.content_leaders.rebuild(np.zeros(len(self.content), dtype=np.int64), self.content)
-        n = len(self.index)
-        self.cell_leaders.rebuild(self.cell_location.astype(np.int64), self.cell[:n])
+        contents, cells = np.arange(len(self.content)), np.arange(len(self.index))
+        self.content_leaders.clear()
+        self.content_leaders.rebuild(contents, np.zeros(len(contents), dtype=np.int64), self.content)
+        self.cell_leaders.clear()
+        self.cell_leaders.rebuild(cells, self.cell_location, self.cell)

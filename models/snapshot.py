@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from models.artefact import load_artefact, save_artefact
 from models.churn.history import SessionHistory
+from models.counter_tables import FORMAT as COUNTERS_FORMAT
 from models.counters import CounterStore
 
-COUNTERS_FORMAT = 1
 SESSIONS_FORMAT = 1
 
 

@@ -181,7 +181,8 @@ def test_hours__integer_counts_of_full_hours() -> None:
 def test_cells__sorted_and_forgotten() -> None:
     """Cells come by (content, location); one whose slowest weight fell below the minimum is left out."""
     store = store_of(
-        log_of((0, None, "x", "sul"), (400, None, "y", "rio"), (400, None, "y", "sul"), (400, None, "z", "rio"))
+        log_of((0, None, "x", "sul"), (400, None, "y", "rio"), (400, None, "y", "sul"), (400, None, "z", "rio")),
+        CounterSettings(forget_weight=0.0),
     )
     # 400 h at a half-life of 24 h leave 2^-16.7 = 1e-5 of the first request.
     assert [c.tolist() for c in store.cells()] == [[1, 1, 2], [0, 1, 1]]
@@ -234,7 +235,7 @@ def naive(log: RequestLog, s: CounterSettings, at_us: int) -> dict[str, npt.NDAr
 def test_store__equals_naive_sums(seed: int, hours: float, n: int) -> None:
     """Inflation, rebasing, hashing and growth must be invisible: the definitions give the same numbers."""
     log = random_log(seed, n, hours=hours)
-    store = store_of(log)
+    store = store_of(log, CounterSettings(forget_weight=0.0))
     at_us = store.time_us + 7 * MINUTE_US
     expected = naive(log, store.settings, at_us)
     content, location = (k.ravel() for k in np.indices(expected["presence"].shape))
@@ -303,7 +304,7 @@ def test_snapshot__other_format_is_refused_by_name() -> None:
     """A newer file must not be read as if it were ours; the message names both numbers."""
     tables = store_of(random_log(1)).to_arrow()
     head = tables["store"].set_column(0, "format", pa.array([99]))
-    with pytest.raises(ArtefactError, match="format 99, but this version reads format 1"):
+    with pytest.raises(ArtefactError, match="format 99, but this version reads format 2"):
         CounterStore.from_arrow({**tables, "store": head})
     with pytest.raises(ArtefactError, match="lack the tables"):
         CounterStore.from_arrow({"store": tables["store"]})
@@ -417,7 +418,7 @@ def test_hours__asking_beyond_the_ring_names_the_setting() -> None:
     [
         ({"half_lives_hours": (0.0,)}, r"half_lives_hours > 0.*got \(0.0,\)"),
         ({"half_lives_hours": (2.0, 1.0)}, "from fast to slow"),
-        ({"successor_cap": 0}, "successor_cap >= 1, got 0"),
+        ({"successor_cap": 0}, "1 <= successor_cap <= 32767, got 0"),
         ({"session_timeout_minutes": -1.0}, "session_timeout_minutes > 0, got -1.0"),
         ({"location_hours": 24}, "location_hours >= 170, got 24"),
         ({"leaders": 0}, "1 <= leaders"),
