@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from models.events import Int32, combined
 from models.forecast import ChurnForecast, DemandForecast
 from models.keys import pair_keys
 from models.next_content.predictor import NextContentPredictor, SessionBatch
+from models.vocabulary import Vocabulary
 
+HISTORY, EARLIER = 10, 10
+"""Contents of a session, and of the visitor's sessions before, that a model is taught with: see `sessions_at`."""
 QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9}
 
 
@@ -65,6 +70,25 @@ def churn_rows(forecast: ChurnForecast) -> pd.DataFrame:
     return pd.DataFrame({name: table[name].to_pylist() for name in table.column_names if name != "origin"})
 
 
+@dataclass(frozen=True)
+class AskedSession:
+    """A session under way, in words.
+
+    Attributes:
+        history: contents so far, most recent last; one view that was reloaded may be listed twice.
+        location: where it is.
+        earlier: contents of the visitor's sessions of the last day before this one, likewise.
+        features: values of the columns that describe the device, by name.
+        arrival: values of the columns that say how the session came to its last request, by name.
+    """
+
+    history: Sequence[str]
+    location: str
+    earlier: Sequence[str] = ()
+    features: Mapping[str, str] = field(default_factory=dict)
+    arrival: Mapping[str, str] = field(default_factory=dict)
+
+
 def next_content_rows(
     predictor: NextContentPredictor,
     histories: Sequence[Sequence[str]],
@@ -74,8 +98,8 @@ def next_content_rows(
     k: int,
 ) -> pd.DataFrame:
     """The k likeliest next contents of each session, best first: columns request, rank, content, probability."""
-    batch = session_batch(predictor, histories, locations, at_us=at_us)
-    predicted = predictor.predict(batch, k=k)
+    sessions = [AskedSession(history, place) for history, place in zip(histories, locations, strict=True)]
+    predicted = predictor.predict(session_batch(predictor, sessions, at_us=at_us), k=k)
     ids = predictor.store.contents
     request, rank = np.nonzero(predicted.content >= 0)
     return pd.DataFrame(
@@ -88,15 +112,40 @@ def next_content_rows(
     )
 
 
-def session_batch(
-    predictor: NextContentPredictor, histories: Sequence[Sequence[str]], locations: Sequence[str], *, at_us: int
-) -> SessionBatch:
-    """Sessions given by ids, most recent content last; what the counters never saw counts as unknown."""
+def session_batch(predictor: NextContentPredictor, sessions: Sequence[AskedSession], *, at_us: int) -> SessionBatch:
+    """Sessions by the predictor's codes; what its memory never saw counts as unknown.
+
+    The model reads as much of a history as it did in training; a content twice in a row is one view of it, as there.
+    """
     store = predictor.store
-    width = max((len(history) for history in histories), default=0) or 1
+    devices, arrivals = store.audiences.device_ids, store.audiences.arrival_ids
+    device = [_combination(devices, predictor.device_features, session.features) for session in sessions]
+    arrival = [
+        _combination(arrivals, predictor.arrival_features, session.arrival) if len(session.history) else -1
+        for session in sessions
+    ]
+    return SessionBatch(
+        _padded(store.content_ids, [session.history for session in sessions], HISTORY),
+        store.location_ids.codes([session.location for session in sessions]),
+        np.full(len(sessions), at_us, dtype=np.int64),
+        _padded(store.content_ids, [session.earlier for session in sessions], EARLIER),
+        np.array(device, dtype=np.int32),
+        np.array(arrival, dtype=np.int32),
+    )
+
+
+def _combination(ids: Vocabulary, names: Sequence[str], values: Mapping[str, str]) -> int:
+    """Code of a combination, -1 where a part is not given or it never occurred."""
+    if not names or any(name not in values for name in names):
+        return -1
+    return int(ids.codes([combined([values[name] for name in names])])[0])
+
+
+def _padded(ids: Vocabulary, histories: Sequence[Sequence[str]], width: int) -> Int32:
+    """Codes of the last contents of each history, without repeats, -1 in front. (n, width)"""
     items = np.full((len(histories), width), -1, dtype=np.int32)
     for row, history in enumerate(histories):
-        if len(history):
-            items[row, width - len(history) :] = store.content_ids.codes(list(history))
-    location = store.location_ids.codes(list(locations))
-    return SessionBatch(items, location, np.full(len(histories), at_us, dtype=np.int64))
+        views = [content for i, content in enumerate(history) if i == 0 or content != history[i - 1]][-width:]
+        if views:
+            items[row, width - len(views) :] = ids.codes(views)
+    return items

@@ -1,4 +1,4 @@
-"""Compiles the replay's, the planner's and the churn model's kernels beside other work, so that nobody waits for them.
+"""Compiles the kernels of next content, churn, planner and replay beside other work, so that nobody waits for them.
 
 A fresh checkout compiles each kernel once and keeps it on disk. Run as `python -m pipelines.warmup CONFIG HOME` while
 models train, this plays a few minutes of the replay's own tables, so that exactly the kernels it needs are there in time.
@@ -16,11 +16,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 WARM_MINUTES = 90
+WARM_QUESTIONS = 8
 
 
 def compile_kernels(config: Path, home_root: Path) -> None:
-    """Plays the first minutes of the replay's window for every row that needs no model, then the churn statistics."""
+    """Asks next content a few questions, then plays the replay's first minutes for rows without a model, then churn."""
     from models.churn.features import node_features
     from models.churn.settings import ChurnSettings
     from models.churn.training import fit_tables
@@ -35,6 +38,7 @@ def compile_kernels(config: Path, home_root: Path) -> None:
 
     run = load("replay", config, [])
     start = run.window[0]
+    compile_next_content(Home(home_root).tables(run.tables), before_us=microseconds(start))
     run = replace(run, window=(start, start + timedelta(minutes=WARM_MINUTES)), clairvoyant_hours=(6.0,))
     arena = Arena.read(Home(home_root).tables(run.tables), run)
     at_us = microseconds(start)
@@ -49,6 +53,34 @@ def compile_kernels(config: Path, home_root: Path) -> None:
     outlook = ClairvoyantOutlook(arena.scene, arena.stretch.requests, arena.world.uptime, horizon_hours=1.0)
     whole = replace(run.planning, placement=type(run.planning.placement)(time_limit_seconds=1.0))
     OptimisingPlanner(arena.scene, outlook, whole, seed=0).plan(at_us, Copies.none())
+
+
+def compile_next_content(tables: Path, *, before_us: int) -> None:
+    """Counts a few requests and asks about the last, as training, its mixtures and the service do."""
+    from models.counters import CounterStore
+    from models.next_content.lessons import collect, hear
+    from models.next_content.memory import StreamMemory
+    from models.next_content.mixture import MixturePredictor
+    from models.next_content.refresh import Refresher
+    from models.next_content.sequence import SequenceNetwork
+    from models.next_content.settings import NextContentSettings
+    from models.next_content.stream import draw_questions, finish
+    from models.next_content.weights import StaticWeights
+    from pipelines.store import read_request_log
+
+    settings = NextContentSettings()
+    log = read_request_log(tables, before_us=before_us, catalogue=True)
+    log = log.rows(0, min(len(log), 1000))
+    refresher = Refresher(settings.refresh, SequenceNetwork(settings.sequence, seed=0), seed=0)
+    memory = StreamMemory(CounterStore(settings.counters.plain), refresher)
+    window = (int(log.ts_us[0]) + 1, int(log.ts_us[-1]) + 1)
+    questions = draw_questions(log, window=window, n=WARM_QUESTIONS, seed=0, timeout_us=memory.timeout_us)
+    collect(memory, log, questions, limit=settings.shortlist)
+    finish(memory, log, questions.rows)
+    session = questions.sessions.rows(0, 1)
+    session = replace(session, ts_us=session.ts_us * 0 + memory.time_us)
+    n = len(hear(memory, session, log.content[:1]).experts.names)
+    MixturePredictor("warm", memory.store, StaticWeights(np.full((1, n), 1.0 / n))).predict(session)
 
 
 @contextmanager

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from models.counters import CounterStore
 from models.events import Int64, RequestLog
 from models.next_content.sessions import SessionBatch, moves, previous_rows, sessions_at
+
+
+class Memory(Protocol):
+    """What can be fed a log, in time order."""
+
+    @property
+    def time_us(self) -> int: ...
+
+    def update(self, log: RequestLog) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -18,6 +27,11 @@ class Questions:
 
     rows: Int64
     sessions: SessionBatch
+
+    @classmethod
+    def joined(cls, parts: Sequence[Questions]) -> Questions:
+        """Questions of windows that follow one another."""
+        return cls(np.concatenate([part.rows for part in parts]), SessionBatch.joined([p.sessions for p in parts]))
 
 
 def draw_questions(log: RequestLog, *, window: tuple[int, int], n: int, seed: int, timeout_us: int) -> Questions:
@@ -33,7 +47,7 @@ def draw_questions(log: RequestLog, *, window: tuple[int, int], n: int, seed: in
     return Questions(asked, sessions_at(log, asked, previous))
 
 
-def play(stores: Sequence[CounterStore], log: RequestLog, rows: Int64) -> Iterator[int]:
+def play(stores: Sequence[Memory], log: RequestLog, rows: Int64) -> Iterator[int]:
     """Yields 0, 1, 2 ... when the stores hold exactly the requests before rows[0], rows[1], ...
 
     Stores may already hold a beginning of the log: requests up to their own newest instant are not fed again. After the
@@ -47,21 +61,11 @@ def play(stores: Sequence[CounterStore], log: RequestLog, rows: Int64) -> Iterat
         yield number
 
 
-def finish(store: CounterStore, log: RequestLog, rows: Int64) -> None:
+def finish(store: Memory, log: RequestLog, rows: Int64) -> None:
     """Feeds what `play` left: the requests from the last question on."""
     _feed(store, log, int(rows[-1]) if len(rows) else 0, len(log))
 
 
-def _feed(store: CounterStore, log: RequestLog, first: int, last: int) -> None:
+def _feed(store: Memory, log: RequestLog, first: int, last: int) -> None:
     if last > first:
-        part = slice(first, last)
-        store.update(
-            RequestLog(
-                log.ts_us[part],
-                log.session[part],
-                log.content[part],
-                log.location[part],
-                log.contents,
-                log.locations,
-            )
-        )
+        store.update(log.rows(first, last))

@@ -6,14 +6,18 @@ mixture is a distribution over all known contents plus one outcome "a content ne
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from models.errors import ArtefactError
 from models.events import Float64, Int64
 from models.next_content.experts import Experts
+
+Weights = TypeVar("Weights", npt.NDArray[np.float32], npt.NDArray[np.float64])
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,11 @@ class Weighting(Protocol):
         ...
 
 
-def backed_off(weights: Float64, known: Float64, experts: Experts) -> Float64:
+def backed_off(weights: Weights, known: Weights, backs_off_to: Sequence[int]) -> Weights:
     """Passes the weight on what an expert does not know to the expert that it backs off to. (n, experts)"""
     passed = weights.copy()
-    for k in reversed(range(1, len(experts.names))):
-        passed[:, experts.backs_off_to[k]] += passed[:, k] * (1.0 - known[:, k])
+    for k in reversed(range(1, len(backs_off_to))):
+        passed[:, backs_off_to[k]] += passed[:, k] * (1 - known[:, k])
     return passed
 
 

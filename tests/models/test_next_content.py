@@ -1,30 +1,33 @@
-"""Next-content predictors: proper distributions, right chains, right ranks, cold starts, saved and loaded."""
+"""Mixtures of experts and their weights: proper distributions, right chains, right ranks, cold starts."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.artefact import save_artefact
 from models.counters import CounterSettings, CounterStore
-from models.errors import ArtefactError, LogOrderError
-from models.events import HOUR_US, Float64, Int32, RequestLog
+from models.errors import LogOrderError
+from models.events import HOUR_US, Float64, Int32
 from models.next_content.baselines import baselines
 from models.next_content.experts import experts_of
-from models.next_content.predictor import NextContentForecast, NextContentPredictor, aggregate_by_location
+from models.next_content.forecast import NextContentForecast, aggregate_by_location
+from models.next_content.mixture import MixturePredictor
+from models.next_content.sequence import SequenceSettings
 from models.next_content.sessions import SessionBatch
 from models.next_content.settings import NextContentSettings
-from models.next_content.training import fit_next_content, learn
+from models.next_content.static_weights import linear_weights, weights_by_evidence
+from models.next_content.training import learn
 from models.next_content.weights import (
     Evidence,
     StaticWeights,
     WittenBell,
     backed_off,
     completed,
+    evidence_class,
     fitted_weights,
 )
 from tests.models.next_content_world import CHAIN, START_US, chain_log
@@ -32,7 +35,7 @@ from tests.models.test_counters import log_of, random_log, store_of
 
 TRAIN = (START_US, START_US + 8 * HOUR_US)
 VALIDATION = (START_US + 8 * HOUR_US, START_US + 13 * HOUR_US)
-SMALL = NextContentSettings(validation_events=300)
+SMALL = NextContentSettings(sequence_network=False, lesson_events=50, validation_events=300, shortlist=20)
 
 
 def batch(store: CounterStore, *rows: tuple[list[int], int]) -> SessionBatch:
@@ -44,19 +47,19 @@ def batch(store: CounterStore, *rows: tuple[list[int], int]) -> SessionBatch:
     return SessionBatch(items, location, np.full(len(rows), store.time_us))
 
 
-def only(store: CounterStore, expert: str) -> NextContentPredictor:
+def only(store: CounterStore, expert: str) -> MixturePredictor:
     """All weight on one expert."""
     weights = np.zeros((1, len(experts_of(store).names)))
     weights[0, experts_of(store).column(expert)] = 1.0
-    return NextContentPredictor(expert, store, StaticWeights(weights))
+    return MixturePredictor(expert, store, StaticWeights(weights))
 
 
-def even(store: CounterStore) -> NextContentPredictor:
+def even(store: CounterStore) -> MixturePredictor:
     n = len(experts_of(store).names)
-    return NextContentPredictor("even", store, StaticWeights(np.full((1, n), 1.0 / n)))
+    return MixturePredictor("even", store, StaticWeights(np.full((1, n), 1.0 / n)))
 
 
-def distribution(predictor: NextContentPredictor, session: SessionBatch) -> Float64:
+def distribution(predictor: MixturePredictor, session: SessionBatch) -> Float64:
     """Probability of every known content, then of an unseen one."""
     n = len(predictor.store.contents)
     many = SessionBatch(
@@ -146,7 +149,7 @@ def test_back_off__of_weights_and_of_probabilities_agree() -> None:
     rng = np.random.default_rng(1)
     said, known = rng.random((50, len(experts.names))), rng.random((50, len(experts.names)))
     weights = rng.dirichlet(np.ones(len(experts.names)), 50)
-    one = (backed_off(weights, known, experts) * said).sum(axis=1)
+    one = (backed_off(weights, known, experts.backs_off_to) * said).sum(axis=1)
     np.testing.assert_allclose(one, (weights * completed(said, known, experts)).sum(axis=1))
 
 
@@ -164,19 +167,17 @@ def test_aggregate__sums_probabilities_by_cell() -> None:
 
 
 @pytest.fixture(scope="module")
-def fitted() -> tuple[RequestLog, CounterStore, list[NextContentPredictor]]:
-    """Everything fitted on the chain world."""
-    log = chain_log(sessions=400)
-    model, _ = fit_next_content(log, train=TRAIN, validation=VALIDATION, settings=SMALL)
-    store, lessons = learn(log, train=TRAIN, validation=VALIDATION, settings=SMALL)
-    return log, store, [model, *baselines(store, lessons, SMALL)]
+def fitted() -> tuple[CounterStore, list[MixturePredictor]]:
+    """Every Markov baseline, fitted on the chain world."""
+    memory, _, held_out = learn(chain_log(sessions=400), train=TRAIN, validation=VALIDATION, settings=SMALL)
+    return memory.store, baselines(memory.store, held_out.lessons, SMALL)
 
 
-def test_methods__are_proper_everywhere(fitted: tuple[RequestLog, CounterStore, list[NextContentPredictor]]) -> None:
+def test_methods__are_proper_everywhere(fitted: tuple[CounterStore, list[MixturePredictor]]) -> None:
     """Known contents and the unseen outcome sum to one, whatever is known of the session."""
-    _, store, methods = fitted
+    store, methods = fitted
     cold = batch(store, ([], 0), ([], -1), ([0], 0), ([2, 1], 1), ([1, 0, 3], 99), ([50], 0), ([50, 1], 1))
-    assert {m.name for m in methods} >= {"markov_mixture", "witten_bell", "order1_2h", "order2", "linear_mixture"}
+    assert {m.name for m in methods} >= {"witten_bell", "order1_2h", "order2", "linear_mixture", "evidence_mixture"}
     for method in methods:
         for i in range(len(cold)):
             p = distribution(method, cold.rows(i, i + 1))
@@ -243,101 +244,49 @@ def test_update__new_content_is_predicted_at_once() -> None:
     hour = (store.time_us - START_US) / HOUR_US + 0.1
     current = int(np.flatnonzero(store.contents == "c0")[0])
     before = model.probability(batch(store, ([current], 0)), np.array([4], dtype=np.int32))
-    model.update(log_of(*((hour, f"n{k}", c, "l0") for k in range(20) for c in ("c0", "breaking"))))
+    store.update(log_of(*((hour, f"n{k}", c, "l0") for k in range(20) for c in ("c0", "breaking"))))
     assert store.contents[4] == "breaking"
     after = model.probability(batch(store, ([current], 0)), np.array([4], dtype=np.int32))
     assert before[0] == pytest.approx(1 / len(experts_of(store).names))  # the unseen outcome
     assert after[0] > 0.2
-    assert 4 in model.predict(batch(store, ([current], 0)), k=2).content
+    assert 4 in only(store, "order1_2h").predict(batch(store, ([current], 0)), k=2).content
 
 
 # ---- fitting
 
 
-def test_fit__beats_its_own_parts_where_it_was_fitted() -> None:
-    """Weights by evidence are at least as likely as one set, and both are deterministic."""
-    log = chain_log(sessions=400)
-    first = fit_next_content(log, train=TRAIN, validation=VALIDATION, settings=SMALL, seed=3)
-    second = fit_next_content(log, train=TRAIN, validation=VALIDATION, settings=SMALL, seed=3)
-    one, many = first[1]
-    assert many["nll"] <= one["nll"] + 1e-9
-    assert first[1] == second[1]
-    assert first[0].weighting.state() == second[0].weighting.state()
-    assert first[0].store.time_us == log.ts_us[-1]
-
-
-def test_fit__sees_nothing_outside_its_windows() -> None:
-    """Requests before training and from the end of validation on must not move a single weight."""
-    log = chain_log(sessions=400, hours=20)
-    cutoff = START_US + 13 * HOUR_US
-    early = fit_next_content(log.before(cutoff), train=TRAIN, validation=VALIDATION, settings=SMALL)
-    whole = fit_next_content(log, train=TRAIN, validation=VALIDATION, settings=SMALL)
-    assert early[1] == whole[1]
-    assert whole[0].store.time_us < cutoff
-    late = (START_US + HOUR_US, TRAIN[1])
-    assert (
-        fit_next_content(log, train=late, validation=VALIDATION, settings=SMALL)[0].store.first_seen_us([0])
-        >= START_US + HOUR_US
-    )
-
-
-@pytest.mark.parametrize(
-    ("train", "validation", "message"),
-    [
-        ((0, 10), (5, 20), "begin where training ends"),
-        (TRAIN, (START_US + 100 * HOUR_US, START_US + 101 * HOUR_US), "No requests in the validation window"),
-    ],
-)
-def test_fit__refuses_windows_without_meaning(
-    train: tuple[int, int], validation: tuple[int, int], message: str
-) -> None:
-    """Overlap would train on what it is judged by; an empty window teaches nothing."""
-    with pytest.raises(ValueError, match=message):
-        fit_next_content(chain_log(sessions=20), train=train, validation=validation, settings=SMALL)
+def test_weights__by_evidence_are_at_least_as_likely_as_one_set() -> None:
+    """Shrinking to the pooled weights costs nothing where the classes were fitted, and the same lessons fit alike."""
+    _, _, held_out = learn(chain_log(sessions=400), train=TRAIN, validation=VALIDATION, settings=SMALL)
+    lessons = held_out.lessons
+    pooled = linear_weights(lessons, SMALL)
+    table = weights_by_evidence(lessons, pooled, SMALL)
+    np.testing.assert_array_equal(table, weights_by_evidence(lessons, pooled, SMALL))
+    by_class = table[evidence_class(lessons.evidence, SMALL.evidence_edges)]
+    one, many = (np.log((lessons.probability * weights).sum(axis=1)).mean() for weights in (pooled, by_class))
+    assert many >= one - 1e-9
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"validation_events": 0}, {"evidence_edges": (2.0, 1.0)}, {"pooling_events": -1.0}, {"iterations": 0}],
+    [
+        {"validation_events": 0},
+        {"lesson_events": 0},
+        {"lesson_hours": 0.0},
+        {"shortlist": 19},
+        {"hidden_size": 0},
+        {"epochs": -1},
+        {"learning_rate": 0.0},
+        {"evidence_edges": (2.0, 1.0)},
+        {"pooling_events": -1.0},
+        {"iterations": 0},
+        {"sequence": SequenceSettings(features=1)},
+    ],
 )
-def test_settings__bounds(change: dict[str, float]) -> None:
+def test_settings__bounds(change: dict[str, Any]) -> None:
     """Every bound speaks up."""
     with pytest.raises(ValueError, match="Expected"):
-        NextContentSettings(**change)  # type: ignore[arg-type]
-
-
-# ---- saving
-
-
-def test_save__loaded_predictor_answers_and_goes_on_alike(
-    tmp_path: Path, fitted: tuple[RequestLog, CounterStore, list[NextContentPredictor]]
-) -> None:
-    """Every method comes back from its folder with the same answers, now and after further requests."""
-    _, store, methods = fitted
-    sessions = batch(store, ([], 0), ([2, 1], 1), ([3], -1))
-    for method in methods:
-        method.save(tmp_path / method.name)
-        loaded = NextContentPredictor.load(tmp_path / method.name)
-        assert loaded.name == method.name
-        one, other = method.predict(sessions, k=3), loaded.predict(sessions, k=3)
-        assert np.array_equal(one.content, other.content)
-        np.testing.assert_allclose(one.probability, other.probability, rtol=1e-12)
-    saved = NextContentPredictor.load(tmp_path / "markov_mixture")
-    resumed = NextContentPredictor.load(tmp_path / "markov_mixture")
-    more = log_of(*((20 + k / 100, "n", f"c{k % 4}", "l1") for k in range(20)))
-    saved.update(more)
-    resumed.save(tmp_path / "again")
-    again = NextContentPredictor.load(tmp_path / "again")
-    again.update(more)
-    later = SessionBatch(sessions.items, sessions.location, np.full(3, saved.store.time_us))
-    np.testing.assert_array_equal(saved.predict(later).probability, again.predict(later).probability)
-
-
-def test_load__another_kind_is_refused(tmp_path: Path) -> None:
-    """A demand model must not be taken for this one."""
-    save_artefact(tmp_path / "m", kind="demand", format=1, hyperparameters={}, state={})
-    with pytest.raises(ArtefactError, match="demand"):
-        NextContentPredictor.load(tmp_path / "m")
+        NextContentSettings(**change)
 
 
 def test_sessions__shapes_must_agree() -> None:

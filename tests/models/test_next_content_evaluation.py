@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from models.counters import CounterStore
 from models.errors import LogOrderError
 from models.events import HOUR_US, Float64, Int32, RequestLog
-from models.next_content.evaluation import Scores, evaluate, score
+from models.next_content.evaluation import evaluate, score, windows_of
 from models.next_content.experts import experts_of
-from models.next_content.predictor import NextContentForecast, NextContentPredictor
+from models.next_content.forecast import NextContentForecast
+from models.next_content.judged import Judged
+from models.next_content.mixture import MixturePredictor
+from models.next_content.scores import Marks, Scores, over_seeds
+from models.next_content.session_memory import SessionMemory
 from models.next_content.sessions import SessionBatch, moves, previous_rows, sessions_at
 from models.next_content.stream import draw_questions, play
 from models.next_content.weights import StaticWeights
@@ -22,11 +28,11 @@ END_US = START_US + 9 * HOUR_US
 TIMEOUT_US = 30 * 60_000_000
 
 
-def mixture(log: RequestLog, before_us: int = MIDDLE_US) -> NextContentPredictor:
+def mixture(log: RequestLog, before_us: int = MIDDLE_US) -> MixturePredictor:
     store = CounterStore()
     store.update(log.before(before_us))
     n = len(experts_of(store).names)
-    return NextContentPredictor("even", store, StaticWeights(np.full((1, n), 1.0 / n)))
+    return MixturePredictor("even", store, StaticWeights(np.full((1, n), 1.0 / n)))
 
 
 def altered_after(log: RequestLog, at_us: int) -> RequestLog:
@@ -80,7 +86,9 @@ def test_score__planted_leak_would_show(instant_us: int) -> None:
             world.before(instant_us), window=(MIDDLE_US, instant_us), n=10**9, seed=0, timeout_us=TIMEOUT_US
         )
         result = score([mixture(log)], world, start_us=MIDDLE_US, end_us=END_US, n_events=10**9)
-        scores.append((result.rank["even"][: len(timeline.rows)], result.nats["even"][: len(timeline.rows)]))
+        scores.append(
+            (result.marks["even"].rank[0][: len(timeline.rows)], result.marks["even"].nats[0][: len(timeline.rows)])
+        )
     assert len(scores[0][0]) > 50
     assert np.array_equal(scores[0][0], scores[1][0])
     assert np.array_equal(scores[0][1], scores[1][1])
@@ -89,8 +97,8 @@ def test_score__planted_leak_would_show(instant_us: int) -> None:
 def test_score__a_leaking_method_is_caught() -> None:
     """The check above has teeth: a method that reads the answer from the log changes with the future."""
 
-    class Cheat(NextContentPredictor):
-        def __init__(self, inner: NextContentPredictor, log: RequestLog) -> None:
+    class Cheat(MixturePredictor):
+        def __init__(self, inner: MixturePredictor, log: RequestLog) -> None:
             super().__init__("cheat", inner.store, inner.weighting)
             self.log = log
 
@@ -109,7 +117,7 @@ def test_score__a_leaking_method_is_caught() -> None:
             end_us=MIDDLE_US + HOUR_US,
             n_events=10**9,
         )
-        ranks.append(result.rank["cheat"])
+        ranks.append(result.marks["cheat"].rank[0])
     assert not np.array_equal(ranks[0], ranks[1])
 
 
@@ -146,32 +154,141 @@ def test_score__draws_with_the_seed() -> None:
     assert np.all(np.diff(first) > 0)
 
 
+def marks(rank: list[int], nats: list[float], *, top: float = 0.5) -> Marks:
+    """Marks of one seed."""
+    n = len(rank)
+    return Marks(np.array([rank]), np.array([nats]), np.full((1, n), top), None, np.array([np.nan]))
+
+
+def scores_of(**by_method: Marks) -> Scores:
+    """Three questions of two hours, in one window."""
+    everything = np.ones(3, dtype=bool)
+    return Scores({"w": everything}, np.array([0, 0, 1]), {"all": everything, "none": ~everything}, by_method)
+
+
 def test_rows__metrics_by_hand() -> None:
     """Ranks 1, 4 and a miss: recall@1 = 1/3, recall@5 = 2/3, MRR = (1 + 1/4) / 3."""
-    everything = np.ones(3, dtype=bool)
-    scores = Scores(
-        "w",
-        np.array([0, 0, 1]),
-        {"all": everything, "none": ~everything},
-        {"a": np.array([1, 4, 0]), "b": np.array([2, 4, 0])},
-        {"a": np.array([1.0, 2.0, 3.0]), "b": np.array([2.0, 2.0, 5.0])},
-    )
+    scores = scores_of(a=marks([1, 4, 0], [1.0, 2.0, 3.0]), b=marks([2, 4, 0], [2.0, 2.0, 5.0]))
     row = scores.rows(reference="b")[0]
-    assert (row["window"], row["model"], row["stratum"], row["n"]) == ("w", "a", "all", 3)
+    assert (row["window"], row["model"], row["stratum"], row["n"], row["seeds"]) == ("w", "a", "all", 3, 1)
     assert row["recall_at_1"] == pytest.approx(1 / 3)
     assert row["recall_at_5"] == row["recall_at_20"] == pytest.approx(2 / 3)
     assert row["mrr_at_20"] == pytest.approx(1.25 / 3)
     assert row["nll"] == pytest.approx(2.0)
+    assert row["top1"] == pytest.approx(0.5)
+    assert row["ece_top1"] == pytest.approx(1 / 2 - 1 / 3)  # said 1/2 each time, right once in three
+    assert row["coverage"] is row["milliseconds"] is None
     assert row["mrr_gain"] == pytest.approx(0.5 / 3)
+    assert row["mrr_gain_percent"] == pytest.approx(100 * 0.5 / 0.75)
     assert row["nll_gain"] == pytest.approx(1.0)
     assert row["nll_gain_low"] <= 1.0 <= row["nll_gain_high"]
     assert len(scores.rows()) == 2  # an empty stratum has no row
+    assert scores.gains("b", "a")[0]["mrr_gain"] == pytest.approx(-0.5 / 3)
+
+
+def test_over_seeds__questions_count_once_and_seeds_spread() -> None:
+    """Two seeds of NLL 1 and 2 are one method of NLL 1.5 with deviation 0.71; a method without randomness has none."""
+    still = marks([1, 1, 1], [1.0, 1.0, 1.0])
+    seeds = [
+        scores_of(net=marks([1, 2, 0], [1.0, 1.0, 1.0]), still=still),
+        scores_of(net=marks([1, 1, 0], [2.0, 2.0, 2.0]), still=still),
+    ]
+    net, same = over_seeds(seeds).rows(reference="still")
+    assert (net["n"], net["seeds"]) == (3, 2)
+    assert net["nll"] == pytest.approx(1.5)
+    assert net["nll_sd"] == pytest.approx(np.sqrt(0.5))
+    assert net["mrr_at_20"] == pytest.approx((1.5 / 3 + 2 / 3) / 2)
+    assert same["nll_sd"] == 0.0
+    # By question the gain is -0.5 nats everywhere: however hours are drawn, the interval is that point.
+    assert (net["nll_gain_low"], net["nll_gain_high"]) == pytest.approx((-0.5, -0.5))
+
+
+def test_over_seeds__refuses_what_was_asked_otherwise() -> None:
+    """Unequal methods, or a comparison of one seed with two, would pass luck off as a gain."""
+    one, two = scores_of(a=marks([1, 1, 1], [0.0] * 3)), scores_of(b=marks([1, 1, 1], [0.0] * 3))
+    with pytest.raises(ValueError, match="same questions with the same methods"):
+        over_seeds([one, two])
+    uneven = one.with_marks({"b": Marks.stacked([two.marks["b"], two.marks["b"]])})
+    with pytest.raises(ValueError, match="compare equally many"):
+        uneven.gains("a", "b")
+    with pytest.raises(ValueError, match="marks of 2 questions of 3"):
+        one.with_marks({"c": marks([1, 1], [0.0] * 2)})
+
+
+def test_windows__are_consecutive_and_equal_in_number() -> None:
+    """Three hours in parts of one and a half, each with its own rows; the whole comes first and holds them all."""
+    assert windows_of((0, 5 * HOUR_US), 2.0) == [
+        (0, 2 * HOUR_US),
+        (2 * HOUR_US, 4 * HOUR_US),
+        (4 * HOUR_US, 5 * HOUR_US),
+    ]
+    with pytest.raises(ValueError, match="window_hours > 0"):
+        windows_of((0, 1), 0.0)
+    log = chain_log(sessions=200)
+    asked: dict[str, Any] = {"start_us": MIDDLE_US, "end_us": END_US, "n_events": 40}
+    scores = score([mixture(log)], log, window_hours=1.5, window="whole", **asked)
+    assert [int(inside.sum()) for inside in scores.windows.values()] == [80, 40, 40]
+    assert next(iter(scores.windows)) == "whole"
+    for inside, first in zip(list(scores.windows.values())[1:], (MIDDLE_US, MIDDLE_US + 3 * HOUR_US // 2), strict=True):
+        assert scores.hour[inside].min() >= first // HOUR_US
+    alone = score([mixture(log)], log, **asked)
+    assert len(alone.windows) == 1
+    assert len(alone.hour) == 40
+
+
+def test_strata__by_place_and_location() -> None:
+    """Questions of a session's first, second and later contents, and those of each location, make up the whole."""
+    log = chain_log(sessions=200)
+    strata = score([mixture(log)], log, start_us=MIDDLE_US, end_us=END_US).strata
+    places = ("first_event", "second_event", "third_event_on")
+    locations = [name for name in strata if name.startswith("location:")]
+    assert set(locations) == {"location:l0", "location:l1", "location:other"}
+    for names in (places, locations, ("head", "torso", "tail")):
+        assert np.array_equal(sum(strata[name].astype(int) for name in names), strata["all"].astype(int))
+    # Sessions of six requests: one first event to one second to four later ones.
+    assert strata["third_event_on"].sum() == pytest.approx(4 * strata["second_event"].sum(), rel=0.15)
+    assert not strata["new_content"].any()  # all four contents appeared in the first hour
+
+
+def test_score__memories_of_other_kinds_and_judges() -> None:
+    """A memory without counters gets counters for the strata, and a method that judges is asked once a question."""
+    log = chain_log(sessions=100)
+
+    class Judge:
+        name = "judge"
+
+        def __init__(self) -> None:
+            self.memory = SessionMemory()
+            self.memory.update(log.before(MIDDLE_US))
+            self.asked = 0
+
+        def judge(self, sessions: SessionBatch, content: Int32, *, k: int) -> Judged:
+            assert self.memory.time_us < sessions.ts_us[0] or k
+            self.asked += 1
+            forecast = NextContentForecast(np.arange(4, dtype=np.int32)[None], np.full((1, 4), 0.25))
+            return Judged(forecast, np.full(1, 0.25), content < 2)
+
+        def predict(self, sessions: SessionBatch, *, k: int = 20) -> NextContentForecast:
+            raise AssertionError
+
+        def probability(self, sessions: SessionBatch, content: Int32) -> Float64:
+            raise AssertionError
+
+    method = Judge()
+    scores = score([method], log, start_us=MIDDLE_US, end_us=END_US)
+    row = scores.rows()[0]
+    assert method.asked == row["n"] == len(scores.hour)
+    assert row["coverage"] == pytest.approx(float((scores.marks["judge"].rank <= 2).mean()))
+    assert row["milliseconds"] > 0
+    assert scores.strata["head"].all()
+    with pytest.raises(LogOrderError, match="holds requests until"):
+        score([method], log, start_us=MIDDLE_US, end_us=END_US)
 
 
 def test_evaluate__a_perfect_method_is_perfect_and_strata_add_up() -> None:
     """First and later events, and head, torso and tail, each make up the whole."""
 
-    class Oracle(NextContentPredictor):
+    class Oracle(MixturePredictor):
         def predict(self, sessions: SessionBatch, *, k: int = 20) -> NextContentForecast:
             return NextContentForecast(np.arange(4, dtype=np.int32)[None], np.full((1, 4), 0.25))
 
@@ -186,7 +303,8 @@ def test_evaluate__a_perfect_method_is_perfect_and_strata_add_up() -> None:
     fixed = {row["stratum"]: row for row in rows if row["model"] == "fixed"}
     assert fixed["all"]["nll"] == pytest.approx(np.log(4))
     assert fixed["all"]["recall_at_5"] == 1.0
-    assert fixed["first_event"]["n"] + fixed["later_event"]["n"] == fixed["all"]["n"]
+    places = ("first_event", "second_event", "third_event_on")
+    assert sum(fixed[s]["n"] for s in places) == fixed["all"]["n"]
     assert sum(fixed[s]["n"] for s in ("head", "torso", "tail") if s in fixed) == fixed["all"]["n"]
-    mine = next(row for row in rows if row["model"] == "even" and row["stratum"] == "later_event")
+    mine = next(row for row in rows if row["model"] == "even" and row["stratum"] == "third_event_on")
     assert mine["mrr_gain"] > 0

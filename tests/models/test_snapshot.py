@@ -58,7 +58,7 @@ def test_load__another_format_is_refused_naming_both(tmp_path: Path) -> None:
     save_counters(tmp_path / "counters", store)
     manifest = tmp_path / "counters" / "artefact.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 99}))
-    with pytest.raises(ArtefactError, match=r"has format 99 .* reads format 1"):
+    with pytest.raises(ArtefactError, match=r"has format 99 .* reads format 2"):
         load_counters(tmp_path / "counters")
     with pytest.raises(ArtefactError, match="kind 'counters', but kind 'sessions'"):
         load_sessions(tmp_path / "counters")
