@@ -34,6 +34,7 @@ from placement.replay import ReplaySettings
 from placement.routing import RoutingSettings
 
 Interval = tuple[AwareDatetime, AwareDatetime]
+_READ_ANYWAY = ("ts", "user", "session", "content", "location", "available_at")
 World = Annotated[SyntheticSettings | NewsroomSettings, Field(discriminator="kind")]
 
 
@@ -55,6 +56,33 @@ class DataSource:
     def __post_init__(self) -> None:
         if bool(self.tables) == bool(self.requests):
             raise ValueError("Expected exactly one of data.tables and data.requests.")
+
+
+@dataclass(frozen=True)
+class NextContentSource(DataSource):
+    """Where a run of the next-content model reads its tables, and which columns of the requests it uses."""
+
+    features: tuple[str, ...] = ()
+    """Categorical columns of the request table that describe the device or session when it asks, e.g. device_group."""
+    event_features: tuple[str, ...] = ()
+    """Those known only once a request was made, e.g. referrer; the model sees that of the session's previous request."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        named = [*self.features, *self.event_features]
+        taken = sorted({name for name in named if name in _READ_ANYWAY})
+        twice = sorted({name for name in named if named.count(name) > 1})
+        problems = []
+        if taken:
+            problems.append(
+                f"Expected data.features to name further columns, got {taken!r}, which the model reads anyway."
+            )
+        if twice:
+            problems.append(
+                f"Expected each column once in data.features and data.event_features, got twice: {twice!r}."
+            )
+        if problems:
+            raise ValueError(" ".join(problems))
 
 
 @dataclass(frozen=True)
@@ -150,12 +178,18 @@ class DemandRun:
     """When a candidate may become champion."""
 
 
+Peer = Literal[
+    "popularity", "local", "newest", "order1", "skip", "order2", "witten_bell", "linear_mixture", "evidence_mixture",
+    "v_sknn", "item_knn", "gru", "gru4rec", "sasrec",
+]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class NextContentRun:
     """Training, evaluation and review of the next-content model."""
 
-    data: DataSource
-    """Tables."""
+    data: NextContentSource
+    """Tables, and which columns of the requests describe them."""
     windows: Windows
     """Train, validation and test."""
     model: NextContentSettings = field(default_factory=NextContentSettings)
@@ -163,9 +197,29 @@ class NextContentRun:
     seed: int = 0
     """Seed of everything random."""
     test_events: int = 20_000
-    """Requests of the test window that are ranked, drawn at random."""
+    """Requests of each part of the test window that are ranked, drawn at random."""
+    test_window_hours: float | None = 24.0
+    """Length of these parts, in hours: they show how a model ages; null leaves the window whole."""
+    peers: tuple[Peer, ...] = ("popularity", "local", "order1", "witten_bell", "linear_mixture", "evidence_mixture")
+    """What the model is compared with: single experts (one for each half-life), static mixtures of them, nearest
+    neighbours (v_sknn, item_knn), sequence networks (gru, gru4rec, sasrec; each costs as much as a training)."""
+    seeds: int = 1
+    """Trainings that `evaluate` repeats with seeds from `seed` on; a review compares versions as they are."""
     gate: GateSettings = field(default_factory=GateSettings)
     """When a candidate may become champion."""
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"Expected {name} >= 1, got {getattr(self, name)!r}."
+            for name in ("test_events", "seeds")
+            if getattr(self, name) < 1
+        ]
+        if self.test_window_hours is not None and not self.test_window_hours > 0:
+            problems.append(f"Expected test_window_hours > 0 or null, got {self.test_window_hours!r}.")
+        if not self.peers or len(set(self.peers)) != len(self.peers):
+            problems.append(f"Expected peers to name each method at most once, and one at least; got {self.peers!r}.")
+        if problems:
+            raise ValueError(" ".join(problems))
 
 
 @dataclass(frozen=True)

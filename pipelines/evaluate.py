@@ -7,7 +7,7 @@ shows none of them anything later than each origin.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,11 +20,12 @@ from models.demand.boosting import fit_boosting
 from models.demand.evaluation import difference_rows, metric_rows, score_origins, window_name
 from models.demand.forecaster import CellForecaster
 from models.demand.training import collect_windows, fit_prior, fit_samples
-from models.next_content.baselines import baselines
-from models.next_content.evaluation import evaluate as evaluate_next_content
-from models.next_content.predictor import NextContentPredictor
-from models.next_content.training import learn, linear_weights, weights_by_evidence
-from models.next_content.weights import StaticWeights
+from models.events import RequestLog
+from models.next_content.baselines import PEERS, baselines, fit_peers
+from models.next_content.evaluation import Method
+from models.next_content.evaluation import score as score_next_content
+from models.next_content.scores import Scores, over_seeds
+from models.next_content.training import fit_next_content, learn
 from pipelines.config import ChurnRun, DemandRun, NextContentRun
 from pipelines.console import Console, table
 from pipelines.home import Home
@@ -36,7 +37,7 @@ DECIDING_METRIC = "nll"
 """A proper score: it rewards honest probabilities and cannot be gamed by forecasting medians."""
 SHOWN = {
     "demand": ["horizon_hours", "wape", "rmse", "nll", "scaled_pinball", "coverage_80", "top20_captured"],
-    "next-content": ["recall_at_1", "recall_at_5", "recall_at_20", "mrr_at_20", "nll"],
+    "next-content": ["recall_at_1", "recall_at_20", "mrr_at_20", "nll", "ece_top1", "coverage", "milliseconds"],
     "churn": ["nll", "ibs", "ibss", "concordance", "ece", "calibration_slope"],
 }
 
@@ -46,7 +47,7 @@ class Evaluation:
     """Scores of all methods.
 
     Attributes:
-        rows: one a (window, model, stratum), for demand also horizon, with every metric.
+        rows: one a (window, model, stratum), for demand also horizon, with every metric; the whole window first.
         differences: gain of each model over the reference with its interval; positive is better.
         seconds: what the whole comparison took.
     """
@@ -59,9 +60,14 @@ class Evaluation:
         """The rows over everything, for one horizon where there are several."""
         return [
             row
-            for row in self.rows
+            for row in self.whole(self.rows)
             if row["stratum"] == "all" and (horizon_hours is None or row.get("horizon_hours") == horizon_hours)
         ]
+
+    def whole(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those of `rows` or `differences` that are about the whole test window, and not about a part of it."""
+        window = self.rows[0]["window"] if self.rows else ""
+        return [row for row in rows if row.get("window", window) == window]
 
 
 def evaluate(
@@ -196,32 +202,58 @@ def _churn(
 def _next_content(
     run: NextContentRun, inputs: Inputs, versions: Mapping[str, Any] | None, reference: str
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    train, validation, test = run.windows.in_order()
-    log = inputs.requests(test[1])
-    store, lessons = learn(log, train=train, validation=validation, settings=run.model, seed=run.seed)
-    if versions is None:
-        pooled = linear_weights(lessons, run.model)
-        weighting = StaticWeights(weights_by_evidence(lessons, pooled, run.model), run.model.evidence_edges)
-        versions = {OURS: NextContentPredictor(OURS, store, weighting)}
-    methods: list[Any] = list(baselines(store, lessons, run.model))
-    for name, model in versions.items():
-        model.name = name
-        methods.insert(0, model)
-    rows = evaluate_next_content(
-        methods,
-        log,
-        start_us=test[0],
-        end_us=test[1],
-        n_events=run.test_events,
-        window=window_name(*test),
-        reference=reference,
-        seed=run.seed,
-    )
+    """Trained versions have one seed; a model trained here, and the peers beside it, are trained once for each."""
+    log = inputs.requests(run.windows.us("test")[1])
+    if versions is not None:
+        scores = _next_content_scores(run, log, _with_peers(run, log, versions))
+    else:
+        seeds = [replace(run, seed=run.seed + number) for number in range(run.seeds)]
+        scores = over_seeds([_next_content_scores(run, log, _ours_with_peers(one, log)) for one in seeds])
+    rows = scores.rows(reference=reference, seed=run.seed)
     differences = [
-        {"stratum": row["stratum"], "model": row["model"], "reference": reference, "metric": metric}
-        | {"gain": row[f"{gain}_gain"], "low": row[f"{gain}_gain_low"], "high": row[f"{gain}_gain_high"]}
+        {"window": row["window"], "stratum": row["stratum"], "model": row["model"], "reference": reference}
+        | {"metric": metric, "gain": row[f"{gain}_gain"]}
+        | {"low": row[f"{gain}_gain_low"], "high": row[f"{gain}_gain_high"]}
         for row in rows
         if row["model"] != reference
         for metric, gain in (("mrr_at_20", "mrr"), ("nll", "nll"))
     ]
     return rows, differences
+
+
+def _next_content_scores(run: NextContentRun, log: RequestLog, methods: Sequence[Method]) -> Scores:
+    """All methods on the same questions, whatever the seed that they were trained with."""
+    start_us, end_us = run.windows.us("test")
+    return score_next_content(
+        methods,
+        log,
+        start_us=start_us,
+        end_us=end_us,
+        n_events=run.test_events,
+        window_hours=run.test_window_hours,
+        window=window_name(start_us, end_us),
+        seed=run.seed,
+    )
+
+
+def _ours_with_peers(run: NextContentRun, log: RequestLog) -> list[Method]:
+    train, validation, _ = run.windows.in_order()
+    ours, _ = fit_next_content(log, train=train, validation=validation, settings=run.model, seed=run.seed)
+    return _with_peers(run, log, {OURS: ours})
+
+
+def _with_peers(run: NextContentRun, log: RequestLog, versions: Mapping[str, Any]) -> list[Method]:
+    """Trained models beside peers fitted here; static mixtures need counters alone, of their own."""
+    train, validation, _ = run.windows.in_order()
+    for name, model in versions.items():
+        model.name = name
+    further = tuple(name for name in run.peers if name in PEERS)
+    mixtures = tuple(name for name in run.peers if name not in PEERS)
+    methods: list[Method] = [*versions.values()]
+    if mixtures:
+        counters = replace(run.model, sequence_network=False, lesson_events=1)
+        memory, _, held_out = learn(log, train=train, validation=validation, settings=counters, seed=run.seed)
+        methods += baselines(memory.store, held_out.lessons, run.model, which=mixtures)
+    return methods + fit_peers(
+        log, train=train, validation=validation, settings=run.model, which=further, seed=run.seed
+    )

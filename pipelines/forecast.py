@@ -1,8 +1,9 @@
 """Forecasts of one window: demand of every active cell, survival of every node, and the state they came from.
 
 `forecasts/<id>/` holds `demand.parquet`, `churn.parquet` and a manifest; the id is a hash of the instant, the model
-versions, the tables and the configuration, so a second run finds its work done. `state/` holds the counters and sessions
-as of the newest forecast, for the service.
+versions, the tables and the configuration, so a second run finds its work done. `state/` holds the counters, the sessions
+and the next-content champion as of the newest forecast, for the service. No forecast rests on next content: what is
+wrong with it is a note in the manifest and no reason to call the forecast a fallback.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from models.counters import CounterStore
 from models.events import HOUR_US, RequestLog
 from models.forecast import ChurnForecast, DemandForecast
 from models.snapshot import save_counters, save_sessions
-from pipelines.champions import Champions
+from pipelines.champions import Champion, Champions, brought_up_to_date, save_copy
 from pipelines.config import DataSource, PlacementRun
 from pipelines.console import Console
 from pipelines.errors import Degraded, InputError
@@ -30,6 +31,7 @@ from pipelines.staging import staged_folder
 from pipelines.store import read_parquet
 
 LATEST = "latest"
+NEXT_CONTENT = "next-content"
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def _forecast(
         reasons.append(f"the newest request is {age_hours:.1f} h old, allowed are {settings.maximum_age_hours:g} h")
     versions = {"demand": demand.version, "churn": churn.version}
     facts = {"versions": versions, "data": inputs.digest, "config": settings_digest(settings)}
-    name = job_id(at_us, **facts)
+    next_content = champions.next_content()
+    name = job_id(at_us, **facts, next_content=next_content.version)
     folder = home.forecasts / name
     manifest = {
         "id": name,
@@ -97,7 +100,11 @@ def _forecast(
         asked = demand.model.forecast(store, at_us=at_us, horizon_hours=horizon)
         gone = churn.model.forecast(history, at_us=at_us)
         if is_newest:  # before the forecast appears: a run that was killed between the two finds it missing, not old
-            _save_state(home, inputs, store, at_us)
+            next_content = brought_up_to_date(next_content, home.state / NEXT_CONTENT, inputs, at_us=at_us)
+            _save_state(home, inputs, store, next_content, at_us)
+            manifest["next_content"] = _told(next_content)
+            if next_content.reason:
+                console.note(next_content.reason)
         with staged_folder(folder) as staging:
             tables = {"demand": asked.to_arrow(with_other=True), "churn": gone.to_arrow()}
             write_result(staging, tables, {**manifest, "cells": len(asked), "nodes": len(gone)})
@@ -111,11 +118,19 @@ def _forecast(
     return value, "\n".join([text, *(f"Fallback: {reason}" for reason in reasons)])
 
 
-def _save_state(home: Home, inputs: Inputs, store: CounterStore, at_us: int) -> None:
+def _told(next_content: Champion) -> dict[str, Any]:
+    """What a reader of the manifest should know about the copy of next content."""
+    as_of = None if next_content.model is None else iso(next_content.model.memory.time_us)
+    return {"version": next_content.version, "as_of": as_of, "note": next_content.reason}
+
+
+def _save_state(home: Home, inputs: Inputs, store: CounterStore, next_content: Champion, at_us: int) -> None:
     availability, nodes = inputs.sessions(at_us)
     with staged_folder(home.state) as staging:
         save_counters(staging / "counters", store)
         save_sessions(staging / "sessions", availability=availability, nodes=nodes, known_until_us=at_us)
+        if next_content.model is not None:
+            save_copy(staging / NEXT_CONTENT, next_content)
 
 
 def latest_forecasts(home: Home) -> Forecasts:

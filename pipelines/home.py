@@ -5,7 +5,7 @@
   worlds/<name>/       built worlds, with raw ids
   tables/<name>/       canonical tables, pseudonymised
   forecasts/           written by `forecast`, read by `place`
-  state/               counters and sessions as of the newest forecast, for the service
+  state/               counters, sessions and the next-content model as of the newest forecast, for the service
   plans/<plan id>/     placements, routes, manifest;  plans/current points at one of them
   models/<name>/       last good local copy of each champion
   reports/             one HTML page a run

@@ -5,23 +5,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
+from models.audiences import ARRIVAL, DEVICE
 from models.churn.history import SessionHistory
 from models.events import RequestLog
-from pipelines.config import DataSource
+from pipelines.config import DataSource, NextContentSource
 from pipelines.errors import InputError
 from pipelines.home import Home
 from pipelines.provenance import folder_digest
-from pipelines.store import has_table, read_availability, read_nodes, read_parquet, read_request_log
+from pipelines.store import has_table, read_availability, read_nodes, read_request_log
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Tables of one data source; everything is read as known before an instant."""
+    """Tables of one data source; everything is read as known before an instant.
+
+    Attributes:
+        path: the folder of the tables, or one Parquet file of requests.
+        features: further columns of the requests that together describe the device, read as categories.
+        event_features: those that together say how a request came about.
+        catalogue: whether contents are known from their publication on, and not only once they are requested.
+    """
 
     path: Path
+    features: tuple[str, ...] = ()
+    event_features: tuple[str, ...] = ()
+    catalogue: bool = False
 
     @classmethod
     def find(cls, source: DataSource, home: Home) -> Inputs:
@@ -30,6 +40,8 @@ class Inputs:
         if not path.exists():
             how = "Run `premirror ingest` first" if source.tables else "Give an existing folder or Parquet file"
             raise InputError(f"There are no tables at {path}. {how}, or correct the `data` keys.")
+        if isinstance(source, NextContentSource):
+            return cls(path.resolve(), source.features, source.event_features, catalogue=True)
         return cls(path.resolve())
 
     @property
@@ -37,15 +49,17 @@ class Inputs:
         return folder_digest(self.path)
 
     def requests(self, before_us: int) -> RequestLog:
-        """The requests known before an instant.
+        """The requests known before an instant, with features `device` and `arrival` where columns are named for them.
 
         Raises:
             InputError: there are none.
+            TableError: a column is missing, or a file damaged.
         """
-        log = self._file(before_us) if self.path.is_file() else read_request_log(self.path, before_us=before_us)
+        columns = (*self.features, *self.event_features)
+        log = read_request_log(self.path, before_us=before_us, features=columns, catalogue=self.catalogue)
         if len(log) == 0:
             raise InputError(f"{self.path}: no request lies before the end of the windows; check `windows`.")
-        return log
+        return log.described(**{DEVICE: self.features, ARRIVAL: self.event_features})
 
     def sessions(self, before_us: int) -> tuple[pa.Table, pa.Table]:
         """Availability and nodes as known before an instant.
@@ -59,13 +73,3 @@ class Inputs:
 
     def history(self, before_us: int) -> SessionHistory:
         return SessionHistory.from_arrow(*self.sessions(before_us))
-
-    def _file(self, before_us: int) -> RequestLog:
-        needed = ["ts", "session", "content", "location"]
-        table = read_parquet(self.path, "requests", columns=needed)
-        ts = table["ts"]
-        if not pa.types.is_timestamp(ts.type) or ts.type.tz is None:
-            raise InputError(f"{self.path}: column ts is {ts.type}; expected a timestamp with a time zone.")
-        ts_us = np.asarray(ts.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy(), dtype=np.int64)
-        columns = [np.asarray(table[name].to_pylist(), dtype=object) for name in needed[1:]]
-        return RequestLog.from_columns(ts_us, *columns).before(before_us)

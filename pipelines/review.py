@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from models.changes import review_card
 from models.churn.forecaster import ChurnForecaster
 from models.demand.forecaster import DemandForecaster
+from models.errors import ArtefactError
 from models.next_content.predictor import NextContentPredictor
 from models.records import UNSIGNED, DecisionRecord, chain_faults, serving_at
 from models.registry import MODEL_NAMES, ModelVersion, Registry, RunEntry, new_record
@@ -26,30 +27,19 @@ from pipelines.config import ChurnRun, DemandRun, NextContentRun
 from pipelines.console import Console, table
 from pipelines.errors import GateRefused, PipelineError
 from pipelines.evaluate import DECIDING_METRIC, SHOWN, Evaluation, evaluate
-from pipelines.gate import CANDIDATE, CHAMPION, Verdict, judge
+from pipelines.gate import CANDIDATE, CHAMPION, judge
 from pipelines.home import Home
 from pipelines.inputs import Inputs
 from pipelines.jobs import instant_us
 from pipelines.provenance import code_commit, settings_digest
+from pipelines.review_page import CARD, Reviewed, description, losses
 
 RECORD_KEY = "PREMIRROR_RECORD_KEY"
-CARD = "plots/review_card.svg"
 LOADERS: dict[str, Callable[[Path], Any]] = {
     "demand": DemandForecaster.load,
     "next-content": NextContentPredictor.load,
     "churn": ChurnForecaster.load,
 }
-
-
-@dataclass(frozen=True)
-class Reviewed:
-    """A review before it is written down."""
-
-    candidate: ModelVersion
-    champion: ModelVersion | None
-    evaluation: Evaluation
-    verdict: Verdict
-    horizon_hours: int | None
 
 
 def review_step(
@@ -69,13 +59,15 @@ def review_step(
         "passed": verdict.passed,
         "opponent": verdict.opponent,
         "reasons": list(verdict.reasons),
+        "notes": list(reviewed.notes),
         "review_run": run_id,
         "rows": reviewed.evaluation.rows,
     }
     heading = "PASS" if verdict.passed else "REFUSED"
     rows = reviewed.evaluation.overall(horizon_hours=reviewed.horizon_hours)
     lines = [f"{heading}: {reviewed.candidate.name} version {reviewed.candidate.version}: {verdict.sentence}."]
-    return value, "\n".join([*lines, *(f"  - {r}" for r in verdict.reasons), table(rows, ["model", *SHOWN[kind]])])
+    said = [f"  - {sentence}" for sentence in (*verdict.reasons, *reviewed.notes)]
+    return value, "\n".join([*lines, *said, table(rows, ["model", *SHOWN[kind]])])
 
 
 def _review(
@@ -86,13 +78,18 @@ def _review(
     has_champion = CHAMPION in aliases and aliases[CHAMPION] != candidate.version
     champion = registry.version(kind, CHAMPION) if has_champion else None
     versions = {CANDIDATE: _fetch(kind, registry, CANDIDATE, home)}
+    notes = []
     if champion is not None:
-        versions[CHAMPION] = _fetch(kind, registry, CHAMPION, home)
+        try:
+            versions[CHAMPION] = _fetch(kind, registry, CHAMPION, home)
+        except ArtefactError as error:  # it must not stand in the way of its successor
+            notes.append(f"The champion, version {champion.version}, cannot be compared: {error}")
     evaluation = evaluate(kind, run, inputs, versions=versions, reference=CANDIDATE)
     horizon = run.model.horizons_hours[0] if isinstance(run, DemandRun) else None
     metric = run.gate.metric or DECIDING_METRIC
     verdict = judge(evaluation, metric=metric, settings=run.gate, horizon_hours=horizon)
-    return Reviewed(candidate, champion, evaluation, verdict, horizon)
+    notes += losses(evaluation, verdict.opponent, metric=metric, horizon_hours=horizon)
+    return Reviewed(candidate, champion, evaluation, verdict, horizon, tuple(notes))
 
 
 def _fetch(kind: str, registry: Registry, alias: str, home: Home) -> Any:
@@ -120,7 +117,7 @@ def _write_down(
     }
     card = review_card(f"{candidate.name} version {candidate.version}", verdict.changes, passed=verdict.passed)
     document = {**facts, "reasons": list(verdict.reasons), "rows": reviewed.evaluation.rows,
-                "differences": reviewed.evaluation.differences}  # fmt: skip
+                "differences": reviewed.evaluation.differences, "notes": list(reviewed.notes)}  # fmt: skip
     run_id = registry.log_run(
         RunEntry(
             experiment=experiment,
@@ -154,45 +151,18 @@ def _write_down(
 
 
 def _metrics(evaluation: Evaluation, model: str) -> dict[str, float]:
-    """`wape.h01.all`: metric, horizon where there are several, stratum; MLflow sorts by name."""
+    """`wape.h01.all`: metric, horizon where there are several, stratum; of the whole window. MLflow sorts by name."""
     found: dict[str, float] = {}
-    for row in evaluation.rows:
+    for row in evaluation.whole(evaluation.rows):
         if row["model"] != model:
             continue
         horizon = f".h{row['horizon_hours']:02d}" if "horizon_hours" in row else ""
-        stratum = str(row["stratum"]).replace(" ", "_").replace(":", "_")
+        stratum = re.sub(r"[^\w.-]", "_", str(row["stratum"]))  # a place may be called anything
         for name, value in row.items():
             number = isinstance(value, int | float) and value == value and abs(value) != float("inf")
             if number and name not in ("horizon_hours",):
                 found[f"{name}{horizon}.{stratum}"] = float(value)
     return found
-
-
-def description(reviewed: Reviewed, run_id: str, *, page: str) -> str:
-    """The version's page: verdict first, then the card, the reasons, what to do; at most 5,000 characters."""
-    verdict, candidate = reviewed.verdict, reviewed.candidate
-    kind = candidate.name.removeprefix("premirror-")
-    heading = "PASS" if verdict.passed else "REFUSED"
-    reasons = "\n".join(f"{i}. {reason}" for i, reason in enumerate(verdict.reasons, 1))
-    return f"""**{heading}**: {verdict.sentence}.
-
-Compared on the test window with {verdict.opponent} and every baseline; brackets are 95 % intervals over blocks.
-[Every method and stratum]({page})
-
-![{heading}: {verdict.sentence}](get-artifact?path={CARD}&run_uuid={run_id})
-
-**Why**
-
-{reasons}
-
-**Decide**
-
-`premirror promote {kind} --approver NAME` or leave it. `premirror rollback {kind} --approver NAME --reason WHY` returns.
-
-MLflow's own "Promote model" button copies the version elsewhere; it does not make it serve here.
-
-**Limits**: one test window; see the review run for every stratum and method.
-"""
 
 
 def promote_step(

@@ -41,7 +41,7 @@ class Trained:
 
     Attributes:
         model: the forecaster.
-        history: one row of losses an epoch.
+        history: one row of losses an epoch; networks that are trained in turn have columns of their own.
         save: writes the model and its snapshot into a folder.
         example: one input of the pyfunc.
         answer: what it answers.
@@ -94,7 +94,8 @@ def train_step(kind: str, run: Run, home: Home, console: Console) -> tuple[dict[
         "rows": trained.rows,
         "history": trained.history,
     }
-    losses = table(trained.history, list(trained.history[0])) if trained.history else "Nothing to learn: counters only."
+    columns = list(dict.fromkeys(name for row in trained.history for name in row))
+    losses = table(trained.history, columns) if trained.history else "Nothing to learn: counters only."
     return value, f"{version.name} version {version.version} is the candidate.\n{losses}"
 
 
@@ -127,6 +128,7 @@ def _fit_next_content(run: NextContentRun, inputs: Inputs) -> Trained:
     train, validation = run.windows.us("train"), run.windows.us("validation")
     log = inputs.requests(validation[1])
     model, history = fit_next_content(log, train=train, validation=validation, settings=run.model, seed=run.seed)
+    model.device_features, model.arrival_features = run.data.features, run.data.event_features
     example = _example_sessions(log)
     answer = next_content_rows(
         model, example["history"].tolist(), example["location"].tolist(), at_us=model.store.time_us, k=EXAMPLE_ROWS
@@ -170,20 +172,24 @@ def _signature(trained: Trained) -> Any:
         return infer_signature(trained.example, trained.answer)
 
 
-def _entry(kind: str, run: Run, inputs: Inputs, trained: Trained, seconds: float) -> RunEntry:
-    digest = inputs.digest
-    steps = [
+def _steps(history: History) -> list[tuple[str, int, float]]:
+    """Losses as (name, step, value); a step is a row of the history, so that none has two values of a metric."""
+    return [
         (name, step, value)
-        for step, row in enumerate(trained.history)
+        for step, row in enumerate(history)
         for name, value in row.items()
         if name not in ("epoch", "network", "member")
     ]
+
+
+def _entry(kind: str, run: Run, inputs: Inputs, trained: Trained, seconds: float) -> RunEntry:
+    digest = inputs.digest
     return RunEntry(
         experiment=MODEL_NAMES[kind],
         name=f"train {kind}",
         parameters=flat(run),
         metrics={"train_seconds": seconds, "rows": trained.rows},
-        steps=steps,
+        steps=_steps(trained.history),
         tags={"code_commit": code_commit(), "config_hash": settings_digest(run), "data_hash": digest},
         description="Training run; the review of the version that it registered is on the version's page.",
         datasets=[

@@ -17,6 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
+from models.answers import AskedSession
 from placement.routing import Explanation
 from serving import messages as m
 from serving.gate import ARROW_STREAM, Gate
@@ -26,6 +27,7 @@ from serving.predictor import (
     Columns,
     DemandAnswerer,
     DemandQuestion,
+    NextContentAnswerer,
     NextContents,
     Origin,
     SessionsQuestion,
@@ -114,12 +116,26 @@ def _add_forecasts(app: FastAPI, service: Service) -> None:
     @app.post("/v1/next-content", responses=PROBLEMS, tags=["forecasts"])
     async def next_content(asked: m.NextContentRequest) -> m.NextContentAnswer:
         """The likeliest next contents of sessions under way."""
-        _check_rows(len(asked.sessions) * asked.k, limit, what="rows (sessions x k)")
-        model = service.model("next-content")
-        histories, locations = [s.history for s in asked.sessions], [s.location for s in asked.sessions]
-        question = SessionsQuestion(histories, locations, asked.k)
+        model: NextContentAnswerer = service.model("next-content")
+        question = _sessions_question(model, asked, limit)
         found = await service.within_limit(service.next_content.ask(model, question))
         return m.NextContentAnswer(**_origin(model.origin), sessions=[_likely(session) for session in found])
+
+    @app.post("/v1/next-content:by-location", responses=PROBLEMS, tags=["forecasts"])
+    async def next_by_location(asked: m.NextByLocationRequest) -> m.NextByLocationAnswer:
+        """What sessions under way request next, and from where: their probabilities added up by content and location.
+
+        Of each session its k likeliest contents count; what lies on others is missing from the sums. A session that
+        ends requests nothing: multiply by the share of sessions that go on.
+        """
+        model: NextContentAnswerer = service.model("next-content")
+        found = await service.in_bulk(model.by_location, _sessions_question(model, asked, limit))
+        cells = zip(found.contents, found.locations, found.expected.tolist(), strict=True)
+        return m.NextByLocationAnswer(
+            **_origin(model.origin),
+            cells=[m.ExpectedNext(content=c, location=p, expected=e) for c, p, e in cells],
+            left_out=found.left_out,
+        )
 
     @app.post("/v1/churn", responses=PROBLEMS, tags=["forecasts"])
     async def churn(asked: m.ChurnRequest) -> m.ChurnAnswer:
@@ -224,6 +240,26 @@ def _check_locations(plan: PlanInForce, locations: list[str], pointer: str) -> N
     if unknown:
         known = plan.known_locations()
         raise invalid([mistake(pointer.format(i), f"There is no location {name!r}; {known}.") for i, name in unknown])
+
+
+def _sessions_question(
+    model: NextContentAnswerer, asked: m.NextContentRequest | m.NextByLocationRequest, limit: int
+) -> SessionsQuestion:
+    _check_rows(len(asked.sessions) * asked.k, limit, what="rows (sessions x k)")
+    mistakes = []
+    for member, known in (("features", model.feature_names), ("arrival", model.arrival_names)):
+        names = ", ".join(known) or "none"
+        mistakes += [
+            mistake(
+                f"#/sessions/{i}/{member}/{name}", f"The model knows no {name!r} here; it was trained with: {names}."
+            )
+            for i, session in enumerate(asked.sessions)
+            for name in getattr(session, member)
+            if name not in known
+        ]
+    if mistakes:
+        raise invalid(mistakes)
+    return SessionsQuestion([AskedSession(**dict(session)) for session in asked.sessions], asked.k)
 
 
 def _origin(origin: Origin) -> dict[str, Any]:

@@ -31,12 +31,28 @@ class LoadedVersion:
     Attributes:
         number: its number in the registry.
         model: the forecaster or predictor.
-        seen: its own snapshot: a counter store, or sessions and the instant up to which they are known.
+        seen: its own snapshot: a counter store or memory, or sessions and the instant up to which they are known.
     """
 
     number: str
     model: Any
     seen: Any
+
+
+@dataclass(frozen=True)
+class FreshCopy:
+    """A version of next content that the forecast job has fed what was requested since training."""
+
+    number: str
+    model: NextContentPredictor
+
+    @property
+    def time_us(self) -> int:
+        return self.model.memory.time_us
+
+    @classmethod
+    def load(cls, folder: Path) -> FreshCopy:
+        return cls((folder / "version").read_text(encoding="utf-8").strip(), NextContentPredictor.load(folder))
 
 
 def _load_demand(folder: Path) -> tuple[Any, Any]:
@@ -45,7 +61,7 @@ def _load_demand(folder: Path) -> tuple[Any, Any]:
 
 def _load_next_content(folder: Path) -> tuple[Any, Any]:
     model = NextContentPredictor.load(folder / "model")
-    return model, model.store
+    return model, model.memory
 
 
 def _load_churn(folder: Path) -> tuple[Any, Any]:
@@ -192,4 +208,13 @@ def without_secrets(text: str) -> str:
     return re.sub(r"//[^/@\s'\"]*@", "//", text)
 
 
-__all__ = ["CHAMPION", "Found", "LoadedVersion", "LocalCopies", "RegistryView", "RegistryWatch", "without_secrets"]
+__all__ = [
+    "CHAMPION",
+    "Found",
+    "FreshCopy",
+    "LoadedVersion",
+    "LocalCopies",
+    "RegistryView",
+    "RegistryWatch",
+    "without_secrets",
+]

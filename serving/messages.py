@@ -9,9 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 MAX_ID_LENGTH = 512
 MAX_HISTORY = 200
+MAX_FEATURES = 64
 MAX_K = 1000
 
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
+Features = Annotated[dict[Id, Annotated[str, Field(max_length=MAX_ID_LENGTH)]], Field(max_length=MAX_FEATURES)]
 K = Annotated[int, Field(ge=1, le=MAX_K)]
 
 
@@ -62,13 +64,34 @@ class DemandAnswer(Told):
 
 
 class Session(Asked):
+    """A session under way. Contents, places and values that the model never saw count as unknown."""
+
     history: list[Id] = Field(max_length=MAX_HISTORY, description="Contents so far, most recent last; may be empty.")
     location: Id
+    earlier: list[Id] = Field(
+        default=[],
+        max_length=MAX_HISTORY,
+        description="Contents of the visitor's sessions of the last day before this one, most recent last.",
+    )
+    features: Features = Field(
+        default={},
+        description="The device, by the columns that the model was trained with, for instance "
+        '`{"device_group": "1", "os": "17"}`; unknown where one of them is not given.',
+    )
+    arrival: Features = Field(
+        default={},
+        description='How the session came to its last request, likewise, for instance `{"referrer": "2"}`.',
+    )
 
 
 class NextContentRequest(Asked):
     sessions: list[Session] = Field(min_length=1)
     k: K = Field(default=20, description="Contents to name for each session.")
+
+
+class NextByLocationRequest(Asked):
+    sessions: list[Session] = Field(min_length=1)
+    k: K = Field(default=20, description="Contents of each session that are added up.")
 
 
 class LikelyContent(Told):
@@ -80,6 +103,19 @@ class NextContentAnswer(Told):
     model: ModelVersion
     as_of: datetime
     sessions: list[list[LikelyContent]] = Field(description="In the order asked, each best first.")
+
+
+class ExpectedNext(Told):
+    content: str
+    location: str
+    expected: float = Field(description="Next requests expected: the sum of the probabilities of the sessions there.")
+
+
+class NextByLocationAnswer(Told):
+    model: ModelVersion
+    as_of: datetime
+    cells: list[ExpectedNext] = Field(description="Most expected first.")
+    left_out: int = Field(description="Sessions from places that the model does not know; they are in no cell.")
 
 
 class ChurnRequest(Asked):

@@ -1,19 +1,21 @@
 """The three models with what they saw last, ready to answer by id.
 
 Demand and churn are forecast once when a version or a newer snapshot is loaded, because their answers change only then;
-a request looks rows up. Next content is computed for each batch of sessions.
+a request looks rows up. Next content is computed for each batch of sessions, from a memory of its own: the one saved with
+the model, or the same after the forecast job fed it what was requested since.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from models.answers import DemandLookup, session_batch
+from models.answers import AskedSession, DemandLookup, session_batch
 from models.churn.forecaster import ChurnForecaster
 from models.churn.history import SessionHistory
 from models.counters import CounterStore
@@ -21,7 +23,8 @@ from models.demand.features import observe
 from models.demand.forecaster import DemandForecaster
 from models.events import Float64
 from models.forecast import ChurnForecast
-from models.next_content.predictor import NextContentPredictor
+from models.next_content.forecast import NextContentForecast, aggregate_by_location
+from models.next_content.predictor import NextContentPredictor, SessionBatch
 
 Columns = dict[str, list[Any]]
 Source = Literal["trained with it", "forecast job"]
@@ -86,10 +89,9 @@ class DemandAnswerer:
 
 @dataclass(frozen=True)
 class SessionsQuestion:
-    """Sessions so far, most recent content last, and how many contents to name for each."""
+    """Sessions so far, and how many contents to name for each."""
 
-    histories: Sequence[Sequence[str]]
-    locations: Sequence[str]
+    sessions: Sequence[AskedSession]
     k: int
 
 
@@ -101,39 +103,76 @@ class NextContents:
     probabilities: Float64
 
 
-class NextContentAnswerer:
-    """What sessions request next."""
+@dataclass(frozen=True)
+class NextByLocation:
+    """Next requests expected by cell, most first.
 
-    def __init__(self, model: NextContentPredictor, store: CounterStore, origin: Origin) -> None:
-        if store is not model.store and store.settings != model.store.settings:
-            raise ValueError("the counters have other settings than the ones that the weights were fitted with")
+    Attributes:
+        contents: content ids.
+        locations: location ids.
+        expected: sums of the sessions' probabilities.
+        left_out: sessions from places that the model does not know.
+    """
+
+    contents: list[str]
+    locations: list[str]
+    expected: Float64
+    left_out: int
+
+
+class NextContentAnswerer:
+    """What sessions request next, from the predictor's own memory."""
+
+    def __init__(self, model: NextContentPredictor, origin: Origin) -> None:
         self.origin = origin
-        self._predictor = NextContentPredictor(model.name, store, model.weighting)
-        self.answer([SessionsQuestion([[]], [""], 1)])  # compiles, and fails now rather than on the first request
+        self._predictor = model
+        self._one_at_a_time = Lock()  # the sequence network makes room for contents that it is first asked about
+        self.answer([SessionsQuestion([AskedSession([], "")], 1)])  # compiles, and fails now, not at the first request
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Columns that describe a device."""
+        return self._predictor.device_features
+
+    @property
+    def arrival_names(self) -> tuple[str, ...]:
+        """Columns that say how a session came to its last request."""
+        return self._predictor.arrival_features
 
     def answer(self, questions: Sequence[SessionsQuestion]) -> list[list[NextContents]]:
         """One list a question, with one entry a session."""
-        histories = [_without_repeats(history) for question in questions for history in question.histories]
-        locations = [location for question in questions for location in question.locations]
-        batch = session_batch(self._predictor, histories, locations, at_us=self.origin.as_of_us)
-        found = self._predictor.predict(batch, k=max((question.k for question in questions), default=1))
+        sessions = [session for question in questions for session in question.sessions]
+        _, found = self._predict(sessions, k=max((question.k for question in questions), default=1))
         ids = self._predictor.store.contents
         answers, row = [], 0
         for question in questions:
-            rows = range(row, row + len(question.histories))
+            rows = range(row, row + len(question.sessions))
             answers.append([_named(ids, found.content[r, : question.k], found.probability[r]) for r in rows])
             row += len(rows)
         return answers
+
+    def by_location(self, question: SessionsQuestion) -> NextByLocation:
+        """The same added up by content and location."""
+        batch, found = self._predict(question.sessions, k=question.k)
+        content, location, expected = aggregate_by_location(batch, found)
+        order = np.argsort(-expected, kind="stable")
+        store = self._predictor.store
+        return NextByLocation(
+            store.contents[content[order]].tolist(),
+            store.locations[location[order]].tolist(),
+            expected[order],
+            int((batch.location < 0).sum()),
+        )
+
+    def _predict(self, sessions: Sequence[AskedSession], *, k: int) -> tuple[SessionBatch, NextContentForecast]:
+        with self._one_at_a_time:
+            batch = session_batch(self._predictor, sessions, at_us=self.origin.as_of_us)
+            return batch, self._predictor.predict(batch, k=k)
 
 
 def _named(ids: np.ndarray, content: np.ndarray, probability: Float64) -> NextContents:
     n = int((content >= 0).sum())
     return NextContents(ids[content[:n]].tolist(), probability[:n])
-
-
-def _without_repeats(history: Sequence[str]) -> list[str]:
-    """A content twice in a row is one view of it, as in training."""
-    return [content for i, content in enumerate(history) if i == 0 or content != history[i - 1]]
 
 
 class ChurnAnswerer:

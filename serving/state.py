@@ -17,7 +17,7 @@ from models.artefact import MANIFEST as ARTEFACT_MANIFEST
 from models.errors import ModelError
 from models.registry import MODEL_NAMES
 from models.snapshot import load_counters, load_sessions
-from serving.champions import Found, LoadedVersion, LocalCopies, RegistryView, RegistryWatch
+from serving.champions import Found, FreshCopy, LoadedVersion, LocalCopies, RegistryView, RegistryWatch
 from serving.predictor import ChurnAnswerer, DemandAnswerer, NextContentAnswerer, Origin
 from serving.router import MANIFEST as PLAN_MANIFEST
 from serving.router import PlanDamaged, PlanInForce
@@ -134,7 +134,7 @@ class Follower:
     def _look_at_model(self, kind: str, view: RegistryView) -> Part:
         kept = self._kept[kind]
         found = self._copies.find(kind, view, kept.version)
-        snapshot = self._snapshot("sessions" if kind == "churn" else "counters")
+        snapshot = self._snapshot(SNAPSHOT_OF[kind])
         if found.version is not None and (found.version is not kept.version or snapshot.stamp != kept.stamp):
             self._renew(kind, found, snapshot)
         answerer = kept.part.answerer
@@ -147,7 +147,7 @@ class Follower:
         assert version is not None
         notes = [snapshot.note] if snapshot.note else []
         answerer = None
-        if snapshot.value is not None and as_of_us(snapshot.value) > as_of_us(version.seen):
+        if is_newer(snapshot.value, version):
             try:
                 origin = Origin(MODEL_NAMES[kind], version.number, as_of_us(snapshot.value), "forecast job")
                 answerer = BUILDERS[kind](version.model, snapshot.value, origin)
@@ -185,7 +185,7 @@ def _demand(model: Any, seen: Any, origin: Origin) -> DemandAnswerer:
 
 
 def _next_content(model: Any, seen: Any, origin: Origin) -> NextContentAnswerer:
-    return NextContentAnswerer(model, seen, origin)
+    return NextContentAnswerer(seen.model if isinstance(seen, FreshCopy) else model, origin)
 
 
 def _churn(model: Any, seen: Any, origin: Origin) -> ChurnAnswerer:
@@ -197,11 +197,24 @@ BUILDERS: Mapping[str, Callable[[Any, Any, Origin], Any]] = {
     "next-content": _next_content,
     "churn": _churn,
 }
-SNAPSHOTS: Mapping[str, Callable[[Path], Any]] = {"counters": load_counters, "sessions": load_sessions}
+SNAPSHOT_OF: Mapping[str, str] = {"demand": "counters", "next-content": "next-content", "churn": "sessions"}
+"""What the forecast job keeps for a model; for next content, the version itself with a newer memory."""
+SNAPSHOTS: Mapping[str, Callable[[Path], Any]] = {
+    "counters": load_counters,
+    "next-content": FreshCopy.load,
+    "sessions": load_sessions,
+}
+
+
+def is_newer(snapshot: Any, version: LoadedVersion) -> bool:
+    """Whether the forecast job's state is there, is for this version, and knows more than came with the version."""
+    if snapshot is None or (isinstance(snapshot, FreshCopy) and snapshot.number != version.number):
+        return False
+    return as_of_us(snapshot) > as_of_us(version.seen)
 
 
 def as_of_us(seen: Any) -> int:
-    """The instant up to which a snapshot knows requests (counters) or sessions."""
+    """The instant up to which a snapshot knows requests (counters, memory) or sessions."""
     return int(seen[1]) if isinstance(seen, tuple) else int(seen.time_us)
 
 

@@ -64,7 +64,22 @@ test_every_hours: 6
 boosting_iterations: 0
 """
 )
-NEXT_CONTENT = WINDOWS + "model: {validation_events: 300, iterations: 20}\ntest_events: 200\n"
+NEXT_CONTENT = (
+    WINDOWS.replace("tables: tiny", "tables: tiny, features: [segment]")
+    + """\
+model:
+  lesson_events: 300
+  validation_events: 200
+  shortlist: 40
+  epochs: 1
+  hidden_size: 8
+  iterations: 20
+  sequence: {size: 8, features: 2}
+  refresh: {refresh_minutes: 120}
+test_events: 60
+peers: [order1, linear_mixture, evidence_mixture]
+"""
+)
 CHURN = (
     WINDOWS
     + """\

@@ -41,6 +41,7 @@ def test_forecast__a_second_run_finds_its_work_done(operated_home: TinyHome) -> 
     assert first["quality"] == "good"
     assert first["versions"] == {"churn": "1", "demand": "1"}
     assert {p: p.stat().st_mtime_ns for p in operated_home.home.forecasts.rglob("*.parquet")} == files
+    assert first["next_content"]["version"] == "1"
     assert forecast(operated_home, "seed=1")["id"] != first["id"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 
 from models.registry import DESCRIPTION_LIMIT, Registry
 from pipelines.errors import GateRefused, PipelineError
+from pipelines.evaluate import Evaluation
 from pipelines.review import history_step, promote_step, review_step, rollback_step
+from pipelines.review_page import losses
 from pipelines.train import train_step
 from tests.conftest import QUIET, TinyHome, copied
 
@@ -73,6 +76,9 @@ def test_review__a_passed_one_opens_the_way_and_its_page_can_be_read(
     assert len(version.description) <= DESCRIPTION_LIMIT
     assert version.description.startswith("**PASS**")
     assert f"get-artifact?path=plots/review_card.svg&run_uuid={value['review_run']}" in version.description
+    assert re.search(
+        r"- candidate: MRR@20 0\.\d+, \d\.\d+ nats, calibration error .* was on its shortlist", version.description
+    )
     assert not re.search(r"data:|<details|\n- \[ \]|/get-artifact", version.description)
     assert version.tags["verdict"] == "passed"
     assert promote(writable_home)["signed"] is False
@@ -151,6 +157,41 @@ def test_rollback__returns_and_history_says_which_version_served_when(
 
     monkeypatch.setenv("PREMIRROR_RECORD_KEY", "another key, as long as it")
     assert len(faults(writable_home)) == len(history["records"])
+
+
+def test_review__a_champion_that_cannot_be_read_does_not_stand_in_the_way(
+    writable_home: TinyHome,
+) -> None:
+    """After a change of format the old champion is named, and its successor compared with the best baseline."""
+    found = registry(writable_home)
+    folder = writable_home.home.root / "old" / "artifacts" / "artefact"
+    found.download(KIND, "1", folder)
+    manifest = folder / "model" / "artefact.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text(encoding="utf-8")) | {"format": 1}), encoding="utf-8")
+    name = "premirror-next-content"
+    old = found.client.create_model_version(name, (writable_home.home.root / "old").as_uri())
+    found.client.set_registered_model_alias(name, "champion", old.version)
+    value, text = review_step(KIND, writable_home.config(KIND, *LENIENT), writable_home.home, QUIET)
+    assert value["opponent"] != "champion"
+    assert "The champion, version 2, cannot be compared: " in text
+    assert "has format 1 of kind 'next-content'" in registry(writable_home).version(KIND, "1").description
+
+
+def test_losses__name_the_strata_where_the_opponent_is_better_for_certain() -> None:
+    """By hand: the tail loses for certain, `new` perhaps, and the head wins; a part of the window does not count."""
+    rows = [{"window": w, "stratum": "all", "model": "candidate"} for w in ("whole", "part")]
+    gains = [
+        ("whole", "all", 0.1, 0.05), ("whole", "tail", 0.2, 0.1), ("whole", "new", 0.3, -0.1),
+        ("whole", "head", -0.2, -0.3), ("part", "head", 0.5, 0.4),
+    ]  # fmt: skip
+    differences = [
+        {"window": w, "stratum": s, "model": "champion", "metric": "nll", "gain": g, "low": low, "high": g + 0.1}
+        for w, s, g, low in gains
+    ]
+    evaluation = Evaluation(rows, differences, 0.0)
+    found = losses(evaluation, "champion", metric="nll", horizon_hours=None)
+    assert found == ["It loses to champion in 1 of the strata, by nll: tail 0.2 [0.1, 0.3]."]
+    assert losses(evaluation, "popularity", metric="nll", horizon_hours=None) == []
 
 
 def test_history__an_alias_set_by_hand_is_reported(writable_home: TinyHome) -> None:

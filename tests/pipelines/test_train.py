@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from models.events import DAY_US
+from models.next_content.predictor import NextContentPredictor
 from models.registry import Registry
 from models.snapshot import load_counters, load_sessions
 from pipelines.errors import InputError
@@ -60,6 +61,18 @@ def test_train__another_version_becomes_the_candidate_and_says_so(writable_home:
     assert (value["model"], value["version"]) == ("premirror-next-content", "2")
     assert text.startswith("premirror-next-content version 2 is the candidate.")
     assert not list(writable_home.home.root.glob(".train-*"))
+
+
+def test_train__next_content_keeps_its_features_and_logs_each_loss_once(tiny_home: TinyHome) -> None:
+    """Gate and re-ranker are trained in turn: one curve for each, and one value a step."""
+    assert NextContentPredictor.load(tiny_home.artefact("next-content")).device_features == ("segment",)
+    registry = Registry(tiny_home.home.tracking_uri, tiny_home.home.artefact_root)
+    run_id = registry.version("next-content", "candidate").run_id
+    steps = {
+        name: [point.step for point in registry.client.get_metric_history(run_id, name)]
+        for name in ("gate_train_nll", "reranker_train_nll", "validation_nll")
+    }
+    assert steps == {"gate_train_nll": [0, 1], "reranker_train_nll": [2, 3], "validation_nll": [0, 1, 2, 3]}
 
 
 def test_inputs__that_do_not_exist_say_how_to_make_them(tiny_world: TinyHome) -> None:

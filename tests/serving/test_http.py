@@ -50,7 +50,12 @@ def test_concurrent__each_gets_its_own_answer(client: httpx.Client, listening: L
     alone = [ask(call) for call in calls]
     with ThreadPoolExecutor(30) as pool:
         together = list(pool.map(ask, calls))
-    assert together == alone
+    for one, other in zip(together, alone, strict=True):
+        if "sessions" in one:  # a network adds up in another order in a batch: equal to single precision
+            named = [[session for told in both["sessions"] for session in told] for both in (one, other)]
+            values = [[likely.pop("probability") for likely in session] for session in named]
+            assert values[0] == pytest.approx(values[1], rel=1e-4)
+        assert one == other
     figures = client.get("/metrics").text
     count, total = (
         float(re.search(rf'premirror_batch_size_{what}{{route="/v1/route"}} (\S+)', figures)[1])  # type: ignore[index]
@@ -75,8 +80,8 @@ def test_openapi__documents_every_route(client: httpx.Client) -> None:
     """The document lists the routes, the problem shape and both forms of the batch."""
     paths = client.get("/openapi.json").json()["paths"]
     assert set(paths) == {
-        "/v1/demand", "/v1/next-content", "/v1/churn", "/v1/route", "/v1/routes:score", "/v1/plan", "/healthz",
-        "/readyz", "/metrics",
+        "/v1/demand", "/v1/next-content", "/v1/next-content:by-location", "/v1/churn", "/v1/route",
+        "/v1/routes:score", "/v1/plan", "/healthz", "/readyz", "/metrics",
     }  # fmt: skip
     score = paths["/v1/routes:score"]["post"]
     forms = {"application/json", "application/vnd.apache.arrow.stream"}

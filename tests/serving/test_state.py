@@ -168,6 +168,28 @@ async def test_champion__a_damaged_copy_is_fetched_again(own_home: Home) -> None
     assert json.loads(manifest_file.read_text(encoding="utf-8"))["kind"] == "churn"
 
 
+async def test_champion__of_another_format_leaves_the_last_good_copy(own_home: Home) -> None:
+    """A version that this program cannot read changes nothing; /readyz names both formats."""
+    registry = Registry(own_home.tracking_uri, own_home.artefact_root)
+    client, name = registry.client, MODEL_NAMES["next-content"]
+    folder = own_home.root / "old" / "artifacts" / "artefact"
+    registry.download("next-content", "1", folder)
+    manifest_file = folder / "model" / "artefact.json"
+    old = json.loads(manifest_file.read_text(encoding="utf-8")) | {"format": 1}
+    manifest_file.write_text(json.dumps(old), encoding="utf-8")
+    async with running(own_home) as service:
+        body = {"sessions": [{"history": [], "location": "l"}]}
+        before = (await service.post("/v1/next-content", body)).json()
+        second = client.create_model_version(name, (own_home.root / "old").as_uri())
+        client.set_registered_model_alias(name, "champion", second.version)
+        await service.service.look()
+        assert (await service.post("/v1/next-content", body)).json() == before
+        found = (await service.client.get("/readyz")).json()["models"]["next-content"]
+    assert (found["answers"], found["version"], found["confirmed"]) == (True, "1", False)
+    assert "has format 1 of kind 'next-content', but this version reads format 2" in found["notes"][0]
+    assert (an_artefact(own_home, "next-content") / "version").read_text(encoding="utf-8") == "1\n"
+
+
 async def test_state__without_the_forecast_job(own_home: Home) -> None:
     """Without a newer state each version answers from the one that it was trained with."""
     shutil.rmtree(own_home.state)
@@ -184,6 +206,39 @@ async def test_state__a_damaged_one_is_left_out(own_home: Home) -> None:
     assert models["demand"]["snapshot"] == "trained with it"
     assert "the forecast job's counters cannot be read" in models["demand"]["notes"][0]
     assert models["churn"]["snapshot"] == "forecast job"
+
+
+async def test_state__next_content_of_another_version_is_left_out(own_home: Home) -> None:
+    """After a promotion the copy is that of the version before: the new champion answers as it was trained."""
+    (own_home.state / "next-content" / "version").write_text("7\n", encoding="utf-8")
+    async with running(own_home) as service:
+        found = (await service.client.get("/readyz")).json()["models"]
+    assert (found["next-content"]["version"], found["next-content"]["snapshot"]) == ("1", "trained with it")
+    assert found["next-content"]["notes"] == []
+    assert found["next-content"]["as_of"] < found["demand"]["as_of"]
+
+
+async def test_state__a_damaged_copy_of_next_content_is_left_out(own_home: Home) -> None:
+    """A copy that was cut short is noticed by its checksum; the champion answers as it was trained, with a note."""
+    weights = own_home.state / "next-content" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    async with running(own_home) as service:
+        found = (await service.client.get("/readyz")).json()["models"]["next-content"]
+    assert (found["answers"], found["snapshot"]) == (True, "trained with it")
+    assert "the forecast job's next-content cannot be read" in found["notes"][0]
+
+
+async def test_state__a_newer_copy_of_next_content_is_taken_up(own_home: Home) -> None:
+    """The forecast job replaces its state while the service runs; the next look answers from it."""
+    aside = own_home.root / "aside"
+    own_home.state.rename(aside)
+    async with running(own_home) as service:
+        before = (await service.client.get("/readyz")).json()["models"]["next-content"]
+        aside.rename(own_home.state)
+        await service.service.look()
+        after = (await service.client.get("/readyz")).json()["models"]["next-content"]
+    assert (before["snapshot"], after["snapshot"]) == ("trained with it", "forecast job")
+    assert before["as_of"] < after["as_of"]
 
 
 def test_without_secrets__addresses() -> None:
