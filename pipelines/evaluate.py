@@ -66,7 +66,7 @@ class Evaluation:
 
     def whole(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Those of `rows` or `differences` that are about the whole test window, and not about a part of it."""
-        window = self.rows[0]["window"] if self.rows else ""
+        window = self.rows[0].get("window", "") if self.rows else ""
         return [row for row in rows if row.get("window", window) == window]
 
 

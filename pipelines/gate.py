@@ -23,6 +23,8 @@ HIGHER_IS_BETTER = {name: metric.higher_is_better for name, metric in METRICS.it
     "wape_median": False,
     "recall_at_1": True,
     "recall_at_5": True,
+    "recall_at_10": True,
+    "ece_top1": False,
     "recall_at_20": True,
     "mrr_at_20": True,
     "ibs": False,
