@@ -8,10 +8,6 @@ Nothing later than the end of a window is visible in it: outcomes still open the
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +28,7 @@ from models.churn.network import HazardEnsemble, HazardNetwork, InputScale, inte
 from models.churn.outcomes import Outcomes, concatenate, log_likelihood, outcomes_at
 from models.churn.settings import ChurnSettings
 from models.events import HOUR_US, Float64, Int64
+from models.training import Batches, quiet, run
 
 _BLEND_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _LEAST_DEPARTURES = 30
@@ -228,43 +225,15 @@ def _fit_network(
     settings: ChurnSettings,
     seed: int,
 ) -> tuple[HazardNetwork, list[dict[str, float]]]:
-    with torch.random.fork_rng(devices=[]), _quiet():
+    with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(seed)
         logits = torch.from_numpy(logit(base).astype(np.float32))
         network = HazardNetwork(rows[0].shape[1], logits, hidden_size=settings.hidden_size, dropout=settings.dropout)
-        batches = _Batches(rows, settings.batch_size, seed)
+        batches = Batches(rows, settings.batch_size, seed)
         module = HazardTraining(network, settings=settings, steps=len(batches) * settings.epochs, chosen_on=chosen_on)
-        trainer = lightning.Trainer(
-            max_epochs=settings.epochs,
-            accelerator="cpu",
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            gradient_clip_val=1.0,
-        )
-        trainer.fit(module, train_dataloaders=batches)
+        run(module, batches, epochs=settings.epochs)
     network.load_state_dict(module.best_state)
     return network.eval(), module.epochs
-
-
-class _Batches:
-    """Shuffled batches of tensors held in memory; a new order every epoch, the same for the same seed."""
-
-    def __init__(self, rows: tuple[Tensor, ...], batch_size: int, seed: int) -> None:
-        self.rows = rows
-        self.batch_size = batch_size
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def __len__(self) -> int:
-        return -(-len(self.rows[0]) // self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        order = torch.randperm(len(self.rows[0]), generator=self.generator)
-        for chosen in torch.split(order, self.batch_size):
-            yield tuple(column[chosen] for column in self.rows)
 
 
 class HazardTraining(lightning.LightningModule):
@@ -317,20 +286,6 @@ class HazardTraining(lightning.LightningModule):
             optimizer, max_lr=self.settings.learning_rate, total_steps=self.steps + 1
         )
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning announces devices and advises on data loaders; neither concerns tensors already in memory."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\.")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _departures(rows: TrainingRows) -> int:

@@ -7,11 +7,7 @@ network is kept only where it beats it on validation; of all passes the best is 
 from __future__ import annotations
 
 import copy
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import lightning
@@ -26,6 +22,7 @@ from models.next_content.lessons import Examples
 from models.next_content.settings import NextContentSettings
 from models.next_content.shortlist import CODES, LEAST, SEQUENCE, columns_of, context_names
 from models.next_content.weights import completed, fitted_weights
+from models.training import Batches, quiet, run
 
 LEAST_PROBABILITY = 1e-12
 NEVER = -30.0
@@ -38,7 +35,7 @@ def fit_hybrid(
     taught: Examples, held_out: Examples, *, settings: NextContentSettings, seed: int
 ) -> tuple[Hybrid, History]:
     """Gate first, then the re-ranker on top of it; each as it was after its best pass on `held_out`."""
-    with torch.random.fork_rng(devices=[]), _quiet():
+    with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(seed)
         hybrid = _new_hybrid(taught, settings)
         gate = GateTraining(hybrid, gate_rows(held_out, hybrid), settings=settings)
@@ -247,50 +244,5 @@ def _fit(
     batches = Batches(rows, batch_size, seed)
     module.steps = len(batches) * max(settings.epochs, 1)
     if settings.epochs:
-        trainer = lightning.Trainer(
-            max_epochs=settings.epochs,
-            accelerator="cpu",
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            gradient_clip_val=1.0,
-        )
-        trainer.fit(module, train_dataloaders=batches)
+        run(module, batches, epochs=settings.epochs)
     return module.passes
-
-
-@dataclass
-class Batches:
-    """Shuffled batches of rows held in memory; a new order every pass, the same for the same seed."""
-
-    rows: tuple[Tensor, ...]
-    batch_size: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        self.generator = torch.Generator().manual_seed(self.seed)
-
-    def __len__(self) -> int:
-        return -(-len(self.rows[0]) // self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        order = torch.randperm(len(self.rows[0]), generator=self.generator)
-        for chosen in torch.split(order, self.batch_size):
-            yield tuple(column[chosen] for column in self.rows)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning announces devices and advises on data loaders; neither concerns tensors already in memory."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\.")
-            yield
-    finally:
-        logger.setLevel(level)
