@@ -1,6 +1,6 @@
 """The next-content hybrid beside its peers on real clicks, on days that come after everything it was fitted on.
 
-    python -m benchmarks.next_content --seeds 5 --events 5000 --work /tmp/next_content
+    python -m benchmarks.next_content --seeds 5 --events 5000 --work build/next_content
 
 Train, validation and test days follow one another; gate, re-ranker and shares are fitted before the first test day, and
 then only memories go on. Every test day has equally many questions, the same for all methods and seeds. What a part has
