@@ -26,12 +26,12 @@ from models.audiences import Audiences
 from models.counter_settings import CounterSettings
 from models.counter_tables import fill_store, read_settings, store_tables
 from models.errors import LogOrderError
-from models.events import HOUR_US, Float64, Int32, Int64, RequestLog
+from models.events import HOUR_US, NEVER_US, Float64, Int32, Int64, RequestLog
 from models.flow import FlowTable, cell_flow, content_flow
 from models.keys import KeyIndex, Scalar, pair_keys
 from models.merging import absorb
 from models.open_sessions import OpenSessions
-from models.popularity import NEVER_US, Popularity
+from models.popularity import Popularity
 from models.successors import SuccessorLists
 from models.vocabulary import Vocabulary
 from models.walks import Walks

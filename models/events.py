@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -286,3 +287,8 @@ def _codes_by_appearance(values: Ids) -> tuple[Int32, Ids]:
 
     codes, uniques = pd.factorize(values, use_na_sentinel=True)
     return codes.astype(np.int32), np.asarray(uniques, dtype=object)
+
+
+def window_name(start_us: int, end_us: int) -> str:
+    """Start and end of a window as ISO 8601 instants with a slash between."""
+    return "/".join(datetime.fromtimestamp(at / 1e6, tz=UTC).strftime("%Y-%m-%dT%H:%MZ") for at in (start_us, end_us))

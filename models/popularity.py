@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numba import njit
 
-from models.events import HOUR_US, Float64, Int32, Int64
+from models.events import HOUR_US, NEVER_US, Float64, Int32, Int64
 from models.hourly import HourlyCounts, HourTable, count_hour
 from models.keys import KeyIndex, KeyTable, add_key, grown
 from models.leaders import Leaders, LeaderTable, raise_leader
 
 if TYPE_CHECKING:
     from models.counter_settings import CounterSettings
-
-NEVER_US = int(np.iinfo(np.int64).max)
-"""First instant of what was never requested."""
 
 
 class PopularityTable(NamedTuple):

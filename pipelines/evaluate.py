@@ -17,10 +17,10 @@ from models.churn.training import fit_churn
 from models.counters import CounterSettings
 from models.demand.baselines import fit_hawkes, fit_references, untrained_references
 from models.demand.boosting import fit_boosting
-from models.demand.evaluation import difference_rows, metric_rows, score_origins, window_name
+from models.demand.evaluation import difference_rows, metric_rows, score_origins
 from models.demand.forecaster import CellForecaster
 from models.demand.training import collect_windows, fit_prior, fit_samples
-from models.events import RequestLog
+from models.events import RequestLog, window_name
 from models.next_content.baselines import PEERS, baselines, fit_peers
 from models.next_content.evaluation import Method
 from models.next_content.evaluation import score as score_next_content

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from models.demand.forecaster import CellForecaster
 from models.demand.prior import MEAN_FLOOR
 from models.demand.samples import Outcome, advance, count_outcome, origins_of
 from models.demand.scores import CellLosses, ScoreSums, location_sums, ratio_parts
-from models.events import HOUR_US, Bool, Float64, Int64, RequestLog
+from models.events import HOUR_US, Bool, Float64, Int64, RequestLog, window_name
 from models.forecast import DemandForecast
 from models.metrics import METRICS
 
@@ -155,11 +154,6 @@ def difference_rows(
         for metric in metrics
         if _is_defined(models[reference], metric)
     ]
-
-
-def window_name(start_us: int, end_us: int) -> str:
-    """Start and end of a window as ISO 8601 instants with a slash between."""
-    return "/".join(datetime.fromtimestamp(at / 1e6, tz=UTC).strftime("%Y-%m-%dT%H:%MZ") for at in (start_us, end_us))
 
 
 def _is_defined(by_origin: Mapping[int, ScoreSums], metric: str) -> bool:

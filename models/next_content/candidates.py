@@ -149,12 +149,12 @@ def rank(
         say(table, place, candidates[:n_candidates], found, said[: n_candidates + 1], mass)
         kept = 0
         for c in range(n_candidates):
-            kept = _insert(content[i], probability[i], kept, candidates[c], np.dot(said[c], weights[i]))
+            kept = insert(content[i], probability[i], kept, candidates[c], np.dot(said[c], weights[i]))
     return content, probability
 
 
 @njit(cache=True)
-def _insert(content: Int32, probability: Float64, kept: int, item: Key, p: float) -> int:
+def insert(content: Int32, probability: Float64, kept: int, item: Key, p: float) -> int:
     """Keeps a short list sorted by falling probability, then by code. Returns its length."""
     k = len(content)
     if kept == k and (p < probability[k - 1] or (p == probability[k - 1] and item > content[k - 1])):

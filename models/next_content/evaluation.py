@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import numpy as np
 
 from models.counters import CounterStore
-from models.events import HOUR_US, Bool, Float64, Ids, Int32, Int64, RequestLog
+from models.events import HOUR_US, Bool, Float64, Ids, Int32, Int64, RequestLog, window_name
 from models.next_content.forecast import NextContentForecast
 from models.next_content.judged import Judged
 from models.next_content.scores import Marks, Scores
 from models.next_content.sessions import SessionBatch
 from models.next_content.strata import known_before, strata_of
-from models.next_content.stream import Questions, draw_questions, play
+from models.next_content.stream import Memory, Questions, draw_questions, play
 
 DEPTH = 20
 LEAST_PROBABILITY = 1e-12
@@ -42,11 +41,8 @@ class Method(Protocol):
     def probability(self, sessions: SessionBatch, content: Int32) -> Float64: ...
 
 
-class Recollection(Protocol):
-    """A memory that is fed the requests in time order, and refuses to answer for an instant in its past."""
-
-    @property
-    def time_us(self) -> int: ...
+class Recollection(Memory, Protocol):
+    """A memory that refuses to answer for an instant in its past."""
 
     @property
     def contents(self) -> Ids: ...
@@ -58,8 +54,6 @@ class Recollection(Protocol):
     def timeout_us(self) -> int: ...
 
     def refuse_before(self, at_us: int) -> None: ...
-
-    def update(self, log: RequestLog) -> None: ...
 
 
 def evaluate(
@@ -110,7 +104,7 @@ def score(
     if not len(questions.rows):
         raise ValueError(f"No requests in the window [{start_us!r}, {end_us!r}); choose another.")
     if window is not None:
-        windows = {window: windows.pop(window_name((start_us, end_us))), **windows}
+        windows = {window: windows.pop(window_name(start_us, end_us)), **windows}
     return _ask_all(methods, memories, known, questions, windows)
 
 
@@ -121,11 +115,6 @@ def memory_of(method: Method) -> Recollection:
         return memory
     store: Recollection = method.store  # type: ignore[attr-defined]
     return store
-
-
-def window_name(window: Window) -> str:
-    """Start and end of a window as ISO 8601 instants with a slash between."""
-    return "/".join(datetime.fromtimestamp(at / 1e6, tz=UTC).strftime("%Y-%m-%dT%H:%MZ") for at in window)
 
 
 def windows_of(whole: Window, hours: float | None) -> list[Window]:
@@ -145,9 +134,9 @@ def questions_of(
     drawn = [draw_questions(log, window=part, n=n_events, seed=seed, timeout_us=timeout_us) for part in parts]
     questions = Questions.joined(drawn)
     part_of = np.repeat(np.arange(len(parts)), [len(part.rows) for part in drawn])
-    windows = {window_name((parts[0][0], parts[-1][1])): np.ones(len(part_of), dtype=np.bool_)}
+    windows = {window_name(parts[0][0], parts[-1][1]): np.ones(len(part_of), dtype=np.bool_)}
     if len(parts) > 1:
-        windows |= {window_name(part): part_of == number for number, part in enumerate(parts)}
+        windows |= {window_name(*part): part_of == number for number, part in enumerate(parts)}
     return questions, windows
 
 

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.events import Float64
 from models.next_content.experts import Experts
-from models.next_content.hybrid import Hybrid, HybridShape, standardise
+from models.next_content.hybrid import LEAST_OUTSIDE, Hybrid, HybridShape, standardise
 from models.next_content.lessons import Examples
 from models.next_content.settings import NextContentSettings
 from models.next_content.shortlist import CODES, LEAST, SEQUENCE, columns_of, context_names
-from models.next_content.weights import completed, fitted_weights
+from models.next_content.static_weights import mixture_weights
+from models.next_content.weights import completed
 from models.training import Batches, quiet, run
 
 LEAST_PROBABILITY = 1e-12
@@ -38,14 +39,14 @@ def fit_hybrid(
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(seed)
         hybrid = _new_hybrid(taught, settings)
-        gate = GateTraining(hybrid, gate_rows(held_out, hybrid), settings=settings)
+        gate = HybridTraining("gate", hybrid, gate_rows(held_out, hybrid), settings=settings)
         history = _fit(
             gate, gate_rows(taught, hybrid), settings=settings, seed=seed, batch_size=8 * settings.batch_size
         )
         hybrid.load_state_dict(gate.best_state)
         rows, chosen_on = rerank_rows(taught, hybrid), rerank_rows(held_out, hybrid)
         _standardise_columns(hybrid, rows, _left_out(taught, settings))
-        reranker = RerankTraining(hybrid, chosen_on, settings=settings)
+        reranker = HybridTraining("reranker", hybrid, chosen_on, settings=settings)
         history += _fit(reranker, rows, settings=settings, seed=seed, batch_size=settings.batch_size)
         hybrid.load_state_dict(reranker.best_state)
     return hybrid.eval(), history
@@ -70,13 +71,7 @@ def _new_hybrid(taught: Examples, settings: NextContentSettings) -> Hybrid:
         part.inputs.scale[unread] = torch.inf  # what is left out reads as its mean
     kept = ~_left_out(taught, settings)[: shape.experts]
     weights = np.zeros(shape.experts)
-    weights[kept] = fitted_weights(
-        _said(taught, hybrid)[:, kept],
-        iterations=settings.iterations,
-        tolerance_nats=settings.tolerance_nats,
-        prior=np.full(int(kept.sum()), 1.0 / kept.sum()),
-        prior_events=1.0,
-    )
+    weights[kept] = mixture_weights(_said(taught, hybrid)[:, kept], settings)
     hybrid.gate.start.copy_(torch.from_numpy(np.log(np.maximum(weights, np.exp(NEVER)))))
     return hybrid
 
@@ -142,7 +137,7 @@ def rerank_rows(examples: Examples, hybrid: Hybrid) -> tuple[Tensor, ...]:
         if shortlist.log_weight is not None:
             log_weight = torch.from_numpy(shortlist.log_weight).float()
         outside = 1.0 - torch.where(listed, (log_mix + log_weight).exp(), 0.0).sum(dim=1)
-        log_share = torch.logsumexp(log_weights + said, dim=1) - outside.clamp_min(1e-4).log()
+        log_share = torch.logsumexp(log_weights + said, dim=1) - outside.clamp_min(LEAST_OUTSIDE).log()
     place = torch.from_numpy(examples.place)
     return columns, log_mix, listed, context, codes, log_weight, place, log_share.clamp_max(0.0)
 
@@ -153,6 +148,12 @@ def _standardise_columns(hybrid: Hybrid, rows: tuple[Tensor, ...], left_out: np.
     whole = torch.cat([columns[some].float(), log_mix[some][..., None]], dim=2)[listed[some]]
     standardise(whole.numpy(), hybrid.reranker.mean, hybrid.reranker.scale)
     hybrid.reranker.used[:-1] = torch.from_numpy(1.0 - left_out.astype(np.float32))
+
+
+def gate_loss(hybrid: Hybrid, rows: Sequence[Tensor]) -> Tensor:
+    """-log sum over k of w_k p_k(what came). (n,)"""
+    context, codes, said = rows
+    return -torch.logsumexp(hybrid.gate(context, codes) + said, dim=1)
 
 
 def rerank_loss(hybrid: Hybrid, rows: Sequence[Tensor]) -> Tensor:
@@ -166,10 +167,16 @@ def rerank_loss(hybrid: Hybrid, rows: Sequence[Tensor]) -> Tensor:
 class HybridTraining(lightning.LightningModule):
     """AdamW on a one-cycle schedule; the state of the best pass on validation is kept."""
 
-    network = ""
-
-    def __init__(self, hybrid: Hybrid, chosen_on: tuple[Tensor, ...], *, settings: NextContentSettings) -> None:
+    def __init__(
+        self,
+        network: Literal["gate", "reranker"],
+        hybrid: Hybrid,
+        chosen_on: tuple[Tensor, ...],
+        *,
+        settings: NextContentSettings,
+    ) -> None:
         super().__init__()
+        self.network = network
         self.hybrid = hybrid
         self.chosen_on = chosen_on
         self.settings = settings
@@ -179,10 +186,8 @@ class HybridTraining(lightning.LightningModule):
         self.best_state = copy.deepcopy(hybrid.state_dict())
 
     def loss(self, rows: Sequence[Tensor]) -> Tensor:
-        raise NotImplementedError
-
-    def learning(self) -> nn.Module:
-        raise NotImplementedError
+        """The loss of the network that learns; the other stands still. (n,)"""
+        return (gate_loss if self.network == "gate" else rerank_loss)(self.hybrid, rows)
 
     def training_step(self, batch: tuple[Tensor, ...], _: int) -> Tensor:
         loss = self.loss(batch).mean()
@@ -208,34 +213,10 @@ class HybridTraining(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         s = self.settings
-        optimizer = torch.optim.AdamW(self.learning().parameters(), lr=s.learning_rate, weight_decay=s.weight_decay)
+        learning = getattr(self.hybrid, self.network)
+        optimizer = torch.optim.AdamW(learning.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=s.learning_rate, total_steps=self.steps + 1)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
-
-
-class GateTraining(HybridTraining):
-    """-log sum over k of w_k p_k(what came)."""
-
-    network = "gate"
-
-    def loss(self, rows: Sequence[Tensor]) -> Tensor:
-        context, codes, said = rows
-        return -torch.logsumexp(self.hybrid.gate(context, codes) + said, dim=1)
-
-    def learning(self) -> nn.Module:
-        return self.hybrid.gate
-
-
-class RerankTraining(HybridTraining):
-    """-log q(what came), the gate standing still."""
-
-    network = "reranker"
-
-    def loss(self, rows: Sequence[Tensor]) -> Tensor:
-        return rerank_loss(self.hybrid, rows)
-
-    def learning(self) -> nn.Module:
-        return self.hybrid.reranker
 
 
 def _fit(

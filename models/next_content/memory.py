@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from models.counters import CounterStore
-from models.events import Ids, Int32, RequestLog
+from models.events import Ids, RequestLog
 from models.next_content.refresh import Refresher
 from models.next_content.sequence import SequenceNetwork
 from models.next_content.sessions import SessionBatch
@@ -31,7 +31,7 @@ class StreamMemory:
     def __init__(self, store: CounterStore, refresher: Refresher | None = None) -> None:
         self.store = store
         self.refresher = refresher
-        self.trails = TrailMemory(timeout_us=round(store.settings.session_timeout_minutes * 60_000_000))
+        self.trails = TrailMemory(timeout_us=store.timeout_us)
 
     @property
     def time_us(self) -> int:
@@ -97,15 +97,11 @@ class StreamMemory:
             log.ts_us,
             visitor,
             log.session,
-            self._codes(log.content, log.contents, content=True),
-            self._codes(log.location, log.locations, content=False),
+            self.store.content_ids.recode(log.content, log.contents),
+            self.store.location_ids.recode(log.location, log.locations),
             device,
             arrival,
         )
-
-    def _codes(self, codes: Int32, ids: Ids, *, content: bool) -> Int32:
-        vocabulary = self.store.content_ids if content else self.store.location_ids
-        return vocabulary.recode(codes, ids)
 
     def to_arrow(self) -> dict[str, pa.Table]:
         """Counters and trails as tables; the refresher is saved by its own `state`."""

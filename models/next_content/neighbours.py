@@ -17,11 +17,12 @@ import numpy as np
 from numba import njit
 
 from models.events import Float64, Int32, RequestLog
+from models.next_content.candidates import insert
 from models.next_content.neighbour_scores import ItemKNN, Scorer, VSkNN
 from models.next_content.predictor import NextContentForecast
 from models.next_content.session_memory import SessionMemory, SessionMemorySettings
 from models.next_content.sessions import SessionBatch
-from models.next_content.stream import Questions, draw_questions, finish, play
+from models.next_content.stream import Questions, finish, known_until, play, validation_questions
 from models.next_content.weights import fitted_weights
 
 COLUMNS = ("unseen", "uniform", "popularity", "neighbours")
@@ -129,13 +130,9 @@ def fit_neighbours(
     Raises:
         ValueError: the windows overlap or the validation window holds no request.
     """
-    if validation[0] < train[1] or train[1] < train[0]:
-        raise ValueError(f"Validation must begin where training ends or later, got {train!r} and {validation!r}.")
-    known = log.before(validation[1]).between(train[0], validation[1])
+    known = known_until(log, train=train, validation=validation)
     store = SessionMemory(memory)
-    questions = draw_questions(known, window=validation, n=n_questions, seed=seed, timeout_us=store.timeout_us)
-    if not len(questions.rows):
-        raise ValueError(f"No requests in the validation window {validation!r}; widen it or choose another.")
+    questions = validation_questions(known, validation, n=n_questions, seed=seed, timeout_us=store.timeout_us)
     shares = _fitted_shares(grid, store, known, questions)
     store = SessionMemory(memory)
     methods = [NeighbourMethod(scorer, store, w) for scorer, w in zip(grid, shares, strict=True)]
@@ -188,13 +185,7 @@ def _distinct(items: Int32, n_contents: int) -> Int32:
 @njit(cache=True)
 def _best(mixed: Float64, last: int, content: Int32, probability: Float64) -> None:
     """The likeliest contents other than `last` into (k,) rows, by falling probability, then by code."""
-    k, kept = len(content), 0
+    kept = 0
     for item in range(len(mixed)):
-        if item == last or (kept == k and mixed[item] <= probability[k - 1]):
-            continue
-        j = kept if kept < k else k - 1
-        while j > 0 and mixed[item] > probability[j - 1]:
-            content[j], probability[j] = content[j - 1], probability[j - 1]
-            j -= 1
-        content[j], probability[j] = item, mixed[item]
-        kept = min(kept + 1, k)
+        if item != last:
+            kept = insert(content, probability, kept, item, mixed[item])

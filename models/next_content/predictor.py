@@ -20,7 +20,7 @@ from models.artefact import load_artefact, save_artefact
 from models.counters import CounterStore
 from models.events import Bool, Float64, Int32, Int64, RequestLog
 from models.next_content.forecast import NextContentForecast, aggregate_by_location
-from models.next_content.hybrid import Hybrid, HybridShape
+from models.next_content.hybrid import LEAST_OUTSIDE, Hybrid, HybridShape
 from models.next_content.judged import Judged
 from models.next_content.lessons import hear
 from models.next_content.memory import StreamMemory
@@ -195,7 +195,7 @@ def weigh(hybrid: Hybrid, shortlist: Shortlist) -> Weighed:
     # Where nothing is listed, the sequence network has nothing to say: what lies outside is the counters' share.
     spoken = torch.where(listed.any(dim=1), 1.0, 1.0 - weights[:, -1])
     mix_outside = spoken - torch.where(listed, log_mix.exp(), 0.0).sum(dim=1)
-    answer = (inside, within, outside, weights, mix_outside.clamp_min(1e-4))
+    answer = (inside, within, outside, weights, mix_outside.clamp_min(LEAST_OUTSIDE))
     return Weighed(*(tensor.cpu() for tensor in answer))
 
 

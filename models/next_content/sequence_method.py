@@ -30,7 +30,7 @@ from models.next_content.sequence import CURRENT, SequenceBatch, SequenceNetwork
 from models.next_content.sessions import SessionBatch
 from models.next_content.settings import NextContentSettings
 from models.next_content.shortlist import LEAST, Shortlist
-from models.next_content.stream import draw_questions, finish
+from models.next_content.stream import finish, known_until, validation_questions
 from models.next_content.weights import fitted_weights
 
 PEERS = ("gru", "gru4rec", "sasrec")
@@ -166,14 +166,10 @@ def fit_sequence_method(
     Raises:
         ValueError: the windows overlap or the validation window holds no request.
     """
-    if validation[0] < train[1] or train[1] < train[0]:
-        raise ValueError(f"Validation must begin where training ends or later, got {train!r} and {validation!r}.")
-    known = log.before(validation[1]).between(train[0], validation[1])
+    known = known_until(log, train=train, validation=validation)
     memory = peer_memory(name, settings, seed=seed)
     n = settings.validation_events
-    questions = draw_questions(known, window=validation, n=n, seed=seed, timeout_us=memory.timeout_us)
-    if not len(questions.rows):
-        raise ValueError(f"No requests in the validation window {validation!r}; widen it or choose another.")
+    questions = validation_questions(known, validation, n=n, seed=seed, timeout_us=memory.timeout_us)
     examples = collect(memory, known, questions, limit=settings.shortlist)
     finish(memory, known, questions.rows)
     return SequenceMethod(name, memory, fitted_shares(examples), limit=settings.shortlist)

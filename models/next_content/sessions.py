@@ -81,13 +81,6 @@ class SessionBatch:
         """Current content of each session, -1 before its first. (n,)"""
         return np.ascontiguousarray(self.items[:, -1])
 
-    @property
-    def before(self) -> Int32:
-        """Content before the current one, -1 where there is none. (n,)"""
-        if self.items.shape[1] == 1:
-            return np.full(len(self), -1, dtype=np.int32)
-        return np.ascontiguousarray(self.items[:, -2])
-
 
 def previous_rows(log: RequestLog, *, timeout_us: int) -> Int64:
     """Row of the request before, in the same session and not longer ago than the timeout; -1 where there is none."""

@@ -10,17 +10,23 @@ from models.next_content.settings import NextContentSettings
 from models.next_content.weights import evidence_class, fitted_weights
 
 
+def mixture_weights(probability: Float64, settings: NextContentSettings) -> Float64:
+    """Weights of greatest likelihood for experts that gave `probability` (n, experts) to what came. (experts,)"""
+    n_experts = probability.shape[1]
+    return fitted_weights(
+        probability,
+        iterations=settings.iterations,
+        tolerance_nats=settings.tolerance_nats,
+        prior=np.full(n_experts, 1.0 / n_experts),
+        prior_events=1.0,
+    )
+
+
 def linear_weights(lessons: Lessons, settings: NextContentSettings, columns: tuple[str, ...] | None = None) -> Float64:
     """One set of weights for all sessions, over some experts only where `columns` names them. (experts,)"""
     weights = np.zeros(len(lessons.experts.names))
     chosen = [lessons.experts.column(name) for name in columns or lessons.experts.names]
-    weights[chosen] = fitted_weights(
-        lessons.probability[:, chosen],
-        iterations=settings.iterations,
-        tolerance_nats=settings.tolerance_nats,
-        prior=np.full(len(chosen), 1.0 / len(chosen)),
-        prior_events=1.0,
-    )
+    weights[chosen] = mixture_weights(lessons.probability[:, chosen], settings)
     return weights
 
 

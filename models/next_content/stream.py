@@ -34,6 +34,25 @@ class Questions:
         return cls(np.concatenate([part.rows for part in parts]), SessionBatch.joined([p.sessions for p in parts]))
 
 
+def known_until(log: RequestLog, *, train: tuple[int, int], validation: tuple[int, int]) -> RequestLog:
+    """The requests from the start of training to the end of validation, as they were known then.
+
+    Raises:
+        ValueError: the windows overlap.
+    """
+    if validation[0] < train[1] or train[1] < train[0]:
+        raise ValueError(f"Validation must begin where training ends or later, got {train!r} and {validation!r}.")
+    return log.before(validation[1]).between(train[0], validation[1])
+
+
+def validation_questions(log: RequestLog, window: tuple[int, int], *, n: int, seed: int, timeout_us: int) -> Questions:
+    """Questions of the validation window, of which there must be some."""
+    questions = draw_questions(log, window=window, n=n, seed=seed, timeout_us=timeout_us)
+    if not len(questions.rows):
+        raise ValueError(f"No requests in the validation window {window!r}; widen it or choose another.")
+    return questions
+
+
 def draw_questions(log: RequestLog, *, window: tuple[int, int], n: int, seed: int, timeout_us: int) -> Questions:
     """Draws at most n moves of the window, without replacement, in time order.
 

@@ -15,7 +15,7 @@ from models.next_content.predictor import NextContentPredictor
 from models.next_content.refresh import Refresher
 from models.next_content.sequence import SequenceNetwork
 from models.next_content.settings import NextContentSettings
-from models.next_content.stream import draw_questions, finish
+from models.next_content.stream import draw_questions, finish, known_until
 
 NAME = "hybrid"
 Window = tuple[int, int]
@@ -54,9 +54,7 @@ def learn(
     log: RequestLog, *, train: Window, validation: Window, settings: NextContentSettings, seed: int = 0
 ) -> tuple[StreamMemory, Examples, Examples]:
     """Plays both windows once. The memory comes back holding everything before `validation[1]`."""
-    if validation[0] < train[1] or train[1] < train[0]:
-        raise ValueError(f"Validation must begin where training ends or later, got {train!r} and {validation!r}.")
-    known = log.before(validation[1]).between(train[0], validation[1])
+    known = known_until(log, train=train, validation=validation)
     memory = new_memory(settings, seed=seed)
     first_us = max(train[0], train[1] - round(settings.lesson_hours * HOUR_US))
     thinning = Thinning(settings.kept, settings.drawn, seed) if settings.drawn else None

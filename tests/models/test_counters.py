@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from models.counters import LN2, CounterSettings, CounterStore
 from models.errors import ArtefactError, LogOrderError
-from models.events import DAY_US, HOUR_US, RequestLog
-from models.popularity import NEVER_US
+from models.events import DAY_US, HOUR_US, NEVER_US, RequestLog
 
 START_US = 1_507_000_000 * 1_000_000 // HOUR_US * HOUR_US
 MINUTE_US = 60_000_000

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from models.counters import CounterSettings, CounterStore
 from models.errors import ArtefactError
-from models.events import HOUR_US, RequestLog
-from models.popularity import NEVER_US
+from models.events import HOUR_US, NEVER_US, RequestLog
 from tests.models.test_counters import START_US, Row, assert_same_readings, cut, log_of, random_log, store_of
 
 KEEP_ALL = CounterSettings(forget_weight=0.0)
