@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ import numpy.typing as npt
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
 Float64 = npt.NDArray[np.float64]
+Reals = npt.NDArray[np.floating[Any]]
 Bool = npt.NDArray[np.bool_]
 Ids = npt.NDArray[np.object_]
 Column = npt.ArrayLike | Sequence[object]

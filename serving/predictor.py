@@ -19,7 +19,7 @@ from models.answers import AskedSession, DemandLookup, session_batch
 from models.churn.forecaster import ChurnForecaster
 from models.churn.history import SessionHistory
 from models.counters import CounterStore
-from models.demand.features import observe
+from models.demand.cells import observe
 from models.demand.forecaster import DemandForecaster
 from models.events import Float64
 from models.forecast import ChurnForecast

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.counters import CounterSettings
-from models.demand.features import CellState, Reals, nearest_half_life
+from models.demand.cells import CellState, nearest_half_life
 from models.demand.forecaster import CellForecaster, DemandForecaster
 from models.demand.law import CountLaw, fit_law
 from models.demand.prior import AFFINITY, ALL_PARTS, CONTENT, OWN, DemandPrior
 from models.demand.remainder import Remainder
 from models.demand.samples import DemandSamples, ReferenceMeans
 from models.demand.settings import DemandSettings
-from models.events import Float64
+from models.events import Float64, Reals
 
 HAWKES_PARTS: dict[str, tuple[str, ...]] = {
     "linear Hawkes": (OWN,),

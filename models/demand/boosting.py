@@ -15,14 +15,15 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from models.demand.features import MARKOV_FEATURES, CellState, Reals, base_features
+from models.demand.cells import CellState
+from models.demand.features import MARKOV_FEATURES, base_features
 from models.demand.forecaster import CellForecaster
 from models.demand.law import CountLaw, fit_law
 from models.demand.prior import AFFINITY, ALL_PARTS, CONTENT, OWN, DemandPrior
 from models.demand.remainder import Remainder
 from models.demand.samples import DemandSamples
 from models.demand.settings import DemandSettings
-from models.events import Float64
+from models.events import Float64, Reals
 
 EXPOSURE_FLOOR = 0.02
 """Smallest mean that the trees multiply, in requests: below it one request would be an outlier of its ratio."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from models.calibration import block_bootstrap_interval
 from models.counters import CounterStore
-from models.demand.features import CellState, nearest_half_life, observe
+from models.demand.cells import CellState, nearest_half_life, observe
 from models.demand.forecaster import CellForecaster
 from models.demand.prior import MEAN_FLOOR
 from models.demand.samples import Outcome, advance, count_outcome, origins_of

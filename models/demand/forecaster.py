@@ -16,7 +16,8 @@ import numpy as np
 
 from models.artefact import load_artefact, save_artefact
 from models.counters import CounterStore
-from models.demand.features import CellState, base_feature_names, base_features, observe
+from models.demand.cells import CellState, observe
+from models.demand.features import base_feature_names, base_features
 from models.demand.law import CountLaw
 from models.demand.network import InputScale, ResidualEnsemble, network_inputs
 from models.demand.prior import DemandPrior

@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.demand.features import Reals
 from models.demand.settings import DemandSettings
-from models.events import Float64
+from models.events import Float64, Reals
 
 LOG_DISPERSION_LIMIT = 6.0
 

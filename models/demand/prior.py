@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import nnls
 
-from models.demand.features import CellState, Reals, nearest_half_life
-from models.events import Bool, Float64
+from models.demand.cells import CellState, nearest_half_life
+from models.events import Bool, Float64, Reals
 
 MEAN_FLOOR = 1e-4
 """No cell is forecast below this many requests: one request there must not cost an infinite loss."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.demand.features import LocationState
+from models.demand.places import LocationState
 from models.events import Float64
 
 _PSEUDO_REQUESTS = 200.0

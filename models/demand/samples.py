@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from models.counters import CounterStore
-from models.demand.features import CellState, base_features, demand_cells, observe
+from models.demand.cells import CellState, demand_cells, observe
+from models.demand.features import base_features
 from models.demand.prior import prior_columns
 from models.demand.settings import DemandSettings
 from models.events import DAY_US, HOUR_US, Float64, Int32, Int64, RequestLog

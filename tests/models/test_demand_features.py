@@ -8,14 +8,9 @@ import numpy as np
 import pytest
 
 from models.counters import CounterStore
-from models.demand.features import (
-    LocationState,
-    base_feature_names,
-    base_features,
-    demand_cells,
-    nearest_half_life,
-    observe,
-)
+from models.demand.cells import demand_cells, nearest_half_life, observe
+from models.demand.features import base_feature_names, base_features
+from models.demand.places import LocationState
 from models.demand.settings import DemandSettings
 from models.events import HOUR_US, Float64, RequestLog
 from tests.models.demand_world import SMALL, constant_log, hours

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.counters import CounterStore
-from models.demand.features import observe
+from models.demand.cells import observe
 from models.demand.law import CountLaw, fit_bias, fit_law
 from models.demand.prior import ALL_PARTS, OWN, DemandPrior, fit_nonnegative, prior_column_names, prior_columns
 from models.demand.remainder import Remainder
