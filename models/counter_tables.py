@@ -48,6 +48,7 @@ def _popularity_tables(store: CounterStore) -> dict[str, pa.Table]:
             base_us=[store.base_us],
             newest_hour=p.hours.newest,
             total=_lists(p.total[None]),
+            gaps=pa.array([np.array(store.gaps, dtype=np.int64).ravel()], type=pa.list_(pa.int64())),
         ),
         "contents": _table(
             content=pa.array(store.contents, type=pa.string()),
@@ -65,6 +66,7 @@ def _popularity_tables(store: CounterStore) -> dict[str, pa.Table]:
             first_us=p.location_first_us[:n_locations],
             count=_lists(p.location[:n_locations]),
             hours=_lists(p.hours.location_counts[:n_locations]),
+            peaks=_lists(p.hours.location_peaks[:n_locations]),
         ),
         "cells": _table(
             content=p.cell_content,
@@ -121,6 +123,9 @@ def fill_store(store: CounterStore, tables: Mapping[str, pa.Table]) -> None:
     store.location_ids = Vocabulary(_column(tables["locations"], "location").astype(object))
     store.kind_ids = Vocabulary(_column(tables["kinds"], "kind").astype(object))
     store.kinds = _column(tables["contents"], "kind")
+    if "gaps" in head.column_names:  # counters saved before gaps were known have none
+        edges = head["gaps"][0].as_py()
+        store.gaps = tuple(zip(edges[::2], edges[1::2], strict=True))
     _fill_popularity(store, tables)
     _fill_walks(store, tables)
     columns = {name: {c: _column(tables[name], c) for c in tables[name].column_names} for name in AUDIENCES}
@@ -141,6 +146,8 @@ def _fill_popularity(store: CounterStore, tables: Mapping[str, pa.Table]) -> Non
         counts[: len(table)] = _matrix(table, "count")
         first_us[: len(table)] = _column(table, "first_us")
     p.hours.location_counts[: len(locations)] = _matrix(locations, "hours")
+    if "peaks" in locations.column_names:
+        p.hours.location_peaks[: len(locations)] = _matrix(locations, "peaks")
     p.hours.newest[:] = _column(tables["store"], "newest_hour")
     hours = tables["cell_hours"]
     p.hours.fill_cells(pair_keys(_column(hours, "hour"), _column(hours, "cell")), _column(hours, "count"))

@@ -1,6 +1,7 @@
 """Counters with exponential forgetting: everything that moves fast, updated per request, never retrained.
 
-`C_h(key, t) = sum over requests e of the key of 2^(-(t - t_e) / h)`; the rate per hour is `C_h ln 2 / h`.
+`C_h(key, t) = sum over requests e of the key of 2^(-(t - t_e) / h)`; the rate per observed hour is `C_h ln 2 / (h E_h)`
+with `E_h(t)` the share of that memory in which the log was observed, see `models.observation`.
 
 Counters are kept **inflated**: a request adds `2^((t_e - base) / h)`, a reader divides by `2^((t - base) / h)`, so that
 time passes without sweeps. The base moves on a fixed grid of instants (and everything is scaled once) before a number
@@ -15,7 +16,7 @@ instant before the newest of them is refused, because the answer would contain i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import numpy as np
@@ -26,10 +27,11 @@ from models.audiences import Audiences
 from models.counter_settings import CounterSettings
 from models.counter_tables import fill_store, read_settings, store_tables
 from models.errors import LogOrderError
-from models.events import HOUR_US, NEVER_US, Float64, Int32, Int64, RequestLog
+from models.events import HOUR_US, NEVER_US, Bool, Float64, Int32, Int64, RequestLog, Window
 from models.flow import FlowTable, cell_flow, content_flow
 from models.keys import KeyIndex, Scalar, pair_keys
 from models.merging import absorb
+from models.observation import hours_observed, observed_share, start_up_share, united, unobserved_us
 from models.open_sessions import OpenSessions
 from models.popularity import Popularity
 from models.successors import SuccessorLists
@@ -37,6 +39,8 @@ from models.vocabulary import Vocabulary
 from models.walks import Walks
 
 LN2 = float(np.log(2))
+GAP_HALF_LIVES = 30
+"""Gaps are remembered for this many of the slowest half-life, and as long as hours by location are."""
 
 __all__ = ["LN2", "CounterSettings", "CounterStore", "instant"]
 
@@ -47,6 +51,7 @@ class CounterStore:
     Attributes:
         settings: what is remembered.
         time_us: the newest instant fed so far, -1 before the first; readers may not ask for an earlier one.
+        gaps: windows in which the log was not observed, in order, none meeting another.
         popularity: counts of contents, locations and cells.
         walks: sessions and transitions.
         audiences: counts by device and arrival.
@@ -57,6 +62,7 @@ class CounterStore:
         self.settings = s = settings or CounterSettings()
         self.time_us = -1
         self.base_us = 0
+        self.gaps: tuple[Window, ...] = ()
         self.content_ids, self.location_ids = Vocabulary(), Vocabulary()
         self.popularity = Popularity(s)
         self.walks = Walks(s)
@@ -98,6 +104,7 @@ class CounterStore:
             ValueError: a row has no content or no location.
         """
         if not len(log):
+            self.learn_gaps(log.gaps)
             return
         if log.ts_us[0] < self.time_us:
             raise LogOrderError(
@@ -127,6 +134,13 @@ class CounterStore:
         if len(self.content_ids) > known:
             self.popularity.note_newest(np.arange(known, len(self.content_ids)))
         self._note_kinds(log)
+        self.learn_gaps(log.gaps)
+
+    def learn_gaps(self, gaps: Sequence[Window]) -> None:
+        """Takes windows among those in which the log was not observed; a log's own are learned with its requests."""
+        slowest = GAP_HALF_LIVES * self.settings.half_lives_hours[-1]
+        from_us = self.base_us - round(max(slowest, self.settings.location_hours) * HOUR_US)
+        self.gaps = united(gap for gap in (*self.gaps, *gaps) if gap[1] > from_us)
 
     def _note_kinds(self, log: RequestLog) -> None:
         """Learns what the contents are that became known, where the log says so."""
@@ -241,20 +255,71 @@ class CounterStore:
         return (keys >> 32).astype(np.int32), (keys & 0x7FFFFFFF).astype(np.int32)
 
     def cell_rates(self, content: npt.ArrayLike, location: npt.ArrayLike, at_us: int) -> Float64:
-        """Requests per hour of cells at each half-life; zero for unknown ones. (n, half-lives)"""
-        return _rows_or(self.popularity.cell, self._cell_rows(content, location), 0.0) * self._rate_factors(at_us)
+        """Requests per observed hour of cells at each half-life; zero for unknown ones. (n, half-lives)"""
+        return self._rates(_rows_or(self.popularity.cell, self._cell_rows(content, location), 0.0), at_us)
 
     def content_rates(self, content: npt.ArrayLike, at_us: int) -> Float64:
-        """Requests per hour of contents at each half-life. (n, half-lives)"""
-        return _rows_or(self.popularity.content, content, 0.0) * self._rate_factors(at_us)
+        """Requests per observed hour of contents at each half-life. (n, half-lives)"""
+        return self._rates(_rows_or(self.popularity.content, content, 0.0), at_us)
 
     def location_rates(self, location: npt.ArrayLike, at_us: int) -> Float64:
-        """Requests per hour of locations at each half-life. (n, half-lives)"""
-        return _rows_or(self.popularity.location, location, 0.0) * self._rate_factors(at_us)
+        """Requests per observed hour of locations at each half-life. (n, half-lives)"""
+        return self._rates(_rows_or(self.popularity.location, location, 0.0), at_us)
+
+    def leading_rates(self, at_us: int) -> Float64:
+        """The same of the content that leads each location at that half-life. (locations, half-lives)"""
+        leaders = self.popularity.cell_leaders.table
+        n, half_lives = len(self.location_ids), np.arange(len(self.popularity.per_hour))
+        counts = self.popularity.cell[leaders.item[:n, :, 0], half_lives]
+        return self._rates(np.where(leaders.length[:n] > 0, counts, 0.0), at_us)
+
+    def _rates(self, counts: Float64, at_us: int) -> Float64:
+        return self.filled(counts * self._rate_factors(at_us), at_us)
 
     def _rate_factors(self, at_us: int) -> Float64:
+        """From inflated counts to requests per observed hour, which `filled` completes."""
         per_hour = self.popularity.per_hour
-        return self.deflation(per_hour, at_us) * LN2 * per_hour
+        return self.deflation(per_hour, at_us) * LN2 * per_hour / self.exposure(at_us)
+
+    @property
+    def first_us(self) -> int:
+        """Instant of the first request fed, `NEVER_US` before it."""
+        return int(self.popularity.location_first_us.min(initial=NEVER_US))
+
+    def exposure(self, at_us: int) -> Float64:
+        """Share of the memory of each half-life that was observed, at least that of a log's first half hour."""
+        per_hour = self.popularity.per_hour
+        return np.maximum(observed_share(per_hour, self.gaps, self.first_us, at_us), start_up_share(per_hour))
+
+    def filled(self, rates: Float64, at_us: int) -> Float64:
+        """Rates with what a half-life saw too little of borrowed from the next slower one that saw enough.
+
+        Just after a gap a fast memory holds a few minutes; alone it would read every request as many an hour, and
+        before the first request as none.
+        """
+        per_hour = self.popularity.per_hour
+        missing = 1 - observed_share(per_hour, self.gaps, self.first_us, at_us) / start_up_share(per_hour)
+        enough = np.flatnonzero(missing <= 0)
+        if len(enough) in (0, len(missing)):
+            return rates
+        whole = rates.copy()
+        for h in np.flatnonzero(missing > 0):
+            slower = enough[enough > h]
+            if len(slower):
+                whole[:, h] += missing[h] * rates[:, slower[0]]
+        return whole
+
+    def hours_observed(self, hours: int, at_us: int) -> Bool:
+        """Which of these hours were observed in full; the others are missing, not empty. (hours,)"""
+        last = at_us // HOUR_US
+        return hours_observed(self.gaps, self.first_us, range(last - hours, last))
+
+    def unobserved_hours(self, hours_back_start: int, hours_back_end: int, at_us: int) -> float:
+        """How many of the clock hours [now - start, now - end) lie in gaps or before the first request."""
+        now = at_us // HOUR_US
+        window = ((now - hours_back_start) * HOUR_US, (now - hours_back_end) * HOUR_US)
+        before = (window[0], max(window[0], min(self.first_us, window[1])))
+        return unobserved_us(united([*self.gaps, before]), *window) / HOUR_US
 
     def location_share(self, at_us: int) -> Float64:
         """Share of each location in all traffic, at the slowest half-life. (locations,)"""
@@ -305,6 +370,12 @@ class CounterStore:
         return self.popularity.hours.by_location(
             locations=len(self.location_ids), first_hour=last - hours, last_hour=last
         )
+
+    def hourly_location_peaks(self, hours: int, at_us: int) -> Int64:
+        """Requests of the content requested most in each of these hours, likewise. (locations, hours)"""
+        last = at_us // HOUR_US
+        self._check_hours(hours, self.settings.location_hours, "location_hours")
+        return self.popularity.hours.peaks(locations=len(self.location_ids), first_hour=last - hours, last_hour=last)
 
     def hourly_cell_counts(
         self,

@@ -23,6 +23,8 @@ Reals = npt.NDArray[np.floating[Any]]
 Bool = npt.NDArray[np.bool_]
 Ids = npt.NDArray[np.object_]
 Column = npt.ArrayLike | Sequence[object]
+Window = tuple[int, int]
+"""[start, end) in microseconds since 1970 UTC."""
 
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
@@ -75,6 +77,9 @@ class RequestLog:
             where the log was put together without it: then a content is known from its first request. (contents,)
         kinds: code of what each content is, -1 where unknown; None without a catalogue that says. (contents,)
         kind_values: kinds, by code.
+        gaps: windows in which requests were not observed, by their start; they may overlap. Missing is not zero.
+        gaps_known_us: instant from which each gap could be told from quiet. Gaps are known from their start where it is
+            empty.
     """
 
     ts_us: Int64
@@ -89,11 +94,18 @@ class RequestLog:
     appeared_us: Int64 | None = None
     kinds: Int32 | None = None
     kind_values: Ids = field(default_factory=_no_ids)
+    gaps: tuple[Window, ...] = ()
+    gaps_known_us: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         self._check_lengths()
+        self._check_gaps()
         if len(self) and bool(np.any(np.diff(self.ts_us) < 0)):
-            raise ValueError("Requests must be in time order; sort them by ts first.")
+            row = int(np.flatnonzero(np.diff(self.ts_us) < 0)[0])
+            raise ValueError(
+                f"Requests must be in time order, but ts_us[{row + 1}] = {int(self.ts_us[row + 1])!r} comes after "
+                f"{int(self.ts_us[row])!r}; sort them by ts first."
+            )
         appeared_us = self.appeared_us
         if appeared_us is not None and bool(np.any(appeared_us[1:] < appeared_us[:-1])):
             raise ValueError("Contents must be coded in the order in which they appeared; see `with_catalogue`.")
@@ -111,6 +123,13 @@ class RequestLog:
                 f"Every feature needs its values: got features {list(self.features)!r} but values of "
                 f"{list(self.feature_values)!r}."
             )
+
+    def _check_gaps(self) -> None:
+        if self.gaps_known_us and len(self.gaps_known_us) != len(self.gaps):
+            raise ValueError(f"Expected an instant for each of {len(self.gaps)} gaps, got {self.gaps_known_us!r}.")
+        for start_us, end_us in self.gaps:
+            if not start_us < end_us:
+                raise ValueError(f"A gap must end after its start, got {(start_us, end_us)!r}.")
 
     def __len__(self) -> int:
         return len(self.ts_us)
@@ -204,6 +223,21 @@ class RequestLog:
             kind_values=kind_values,
         )
 
+    def with_gaps(self, gaps: Sequence[Window], *, known_us: Sequence[int] | None = None) -> RequestLog:
+        """The same requests with more windows that were not observed.
+
+        Args:
+            gaps: [start, end) in microseconds.
+            known_us: instant from which each could be told from quiet; its start, as of an outage that was announced,
+                when left out.
+        """
+        mine = zip(self.gaps, self.gaps_known_us or [start for start, _ in self.gaps], strict=True)
+        theirs = zip(gaps, known_us or [start for start, _ in gaps], strict=True)
+        known = sorted({(window, instant) for window, instant in (*mine, *theirs)})
+        return replace(
+            self, gaps=tuple(window for window, _ in known), gaps_known_us=tuple(instant for _, instant in known)
+        )
+
     def _merged(self, catalogue: Catalogue) -> tuple[Ids, Int64, Ids | None]:
         """The log's contents, then those that only the catalogue lists: ids, instants known so far, kinds."""
         n = len(self.contents)
@@ -220,28 +254,40 @@ class RequestLog:
         return ids, known_us, kinds
 
     def before(self, cutoff_us: int) -> RequestLog:
-        """What was known at `cutoff_us`: earlier requests, and only what had appeared by then."""
+        """What was known at `cutoff_us`: earlier requests, and only contents that had appeared and gaps noticed by then."""
         return self._known(0, self._row(cutoff_us), cutoff_us)
 
     def between(self, start_us: int, end_us: int) -> RequestLog:
-        """Requests in [start, end), with the vocabulary as known at `end_us`; codes agree with `before`."""
+        """Requests in [start, end), with vocabulary and gaps as known at `end_us`; codes agree with `before`."""
         end_us = max(start_us, end_us)
         return self._known(self._row(start_us), self._row(end_us), end_us)
 
     def rows(self, first: int, last: int) -> RequestLog:
         """Rows [first, last), with the whole vocabulary: a view, without a search for what was known then."""
         part = slice(first, last)
+        ts_us = self.ts_us[part]
+        gaps, gaps_known_us = self._gaps_at(int(ts_us[-1]) if len(ts_us) else 0)
         log = copy(self)
         # Rows of a sound log are sound; checking them again would take most of the time of a question.
         vars(log).update(
-            ts_us=self.ts_us[part],
+            ts_us=ts_us,
             session=self.session[part],
             content=self.content[part],
             location=self.location[part],
+            gaps=gaps,
+            gaps_known_us=gaps_known_us,
             visitor=None if self.visitor is None else self.visitor[part],
             features={name: codes[part] for name, codes in self.features.items()},
         )
         return log
+
+    def _gaps_at(self, at_us: int) -> tuple[tuple[Window, ...], tuple[int, ...]]:
+        """The gaps that were known at an instant, as far as they had come."""
+        if not self.gaps:
+            return (), ()
+        known = zip(self.gaps, self.gaps_known_us or [start for start, _ in self.gaps], strict=True)
+        past = [((start, min(end, at_us)), since) for (start, end), since in known if since <= at_us and start < at_us]
+        return tuple(window for window, _ in past), tuple(since for _, since in past)
 
     def _row(self, at_us: int) -> int:
         return int(np.searchsorted(self.ts_us, at_us, side="left"))
@@ -251,8 +297,11 @@ class RequestLog:
         if self.appeared_us is not None:
             n = int(np.searchsorted(self.appeared_us, at_us, side="left"))
         kinds = None if self.kinds is None else self.kinds[:n]
+        gaps, gaps_known_us = self._gaps_at(at_us)
         return replace(
             self.rows(first, last),
+            gaps=gaps,
+            gaps_known_us=gaps_known_us,
             contents=self.contents[:n],
             locations=self.locations[: _seen(self.location[:last])],
             feature_values={name: v[: _seen(self.features[name][:last])] for name, v in self.feature_values.items()},

@@ -15,6 +15,7 @@ class HourTable(NamedTuple):
     """What jitted code sees. Hours are counted since 1970; hour h of the ring lies in column h mod hours."""
 
     location_counts: Int64  # (locations, hours)
+    location_peaks: Int32  # (locations, hours) count of the content requested most
     newest: Int64  # (1,) newest hour in the ring, -1 before the first event
     cell_hours: KeyTable  # key (hour, cell row)
     cell_counts: Int32
@@ -29,9 +30,15 @@ def count_hour(table: HourTable, hour: int, location: int, cell: Key) -> None:
         first = hour if newest < 0 else max(newest + 1, hour - hours + 1)
         for passed in range(first, hour + 1):
             table.location_counts[:, passed % hours] = 0
+            table.location_peaks[:, passed % hours] = 0
         table.newest[0] = hour
-    table.location_counts[location, hour % hours] += 1
-    table.cell_counts[add_key(table.cell_hours, (hour << 32) | cell)] += 1
+    column = hour % hours
+    table.location_counts[location, column] += 1
+    row = add_key(table.cell_hours, (hour << 32) | cell)
+    count = table.cell_counts[row] + 1
+    table.cell_counts[row] = count
+    if count > table.location_peaks[location, column]:
+        table.location_peaks[location, column] = count
 
 
 class HourlyCounts:
@@ -42,14 +49,16 @@ class HourlyCounts:
         self.index = KeyIndex()
         self.newest = np.full(1, -1, dtype=np.int64)
         self.location_counts = np.zeros((locations, location_hours), dtype=np.int64)
+        self.location_peaks = np.zeros((locations, location_hours), dtype=np.int32)
         self.cell_counts = np.zeros(self.index.capacity, dtype=np.int32)
 
     @property
     def table(self) -> HourTable:
-        return HourTable(self.location_counts, self.newest, self.index.table, self.cell_counts)
+        return HourTable(self.location_counts, self.location_peaks, self.newest, self.index.table, self.cell_counts)
 
     def reserve_locations(self, capacity: int) -> None:
         self.location_counts = grown(self.location_counts, capacity)
+        self.location_peaks = grown(self.location_peaks, capacity)
 
     def reserve_cells(self) -> None:
         """Forgets the cell hours that nobody may ask for any more, then makes room for as many again."""
@@ -78,12 +87,19 @@ class HourlyCounts:
 
     def by_location(self, *, locations: int, first_hour: int, last_hour: int) -> Int64:
         """Counts of the hours [first_hour, last_hour); hours outside the ring count nothing. (locations, hours)"""
-        ring = self.location_counts.shape[1]
+        return self._of_ring(self.location_counts[:locations], first_hour, last_hour)
+
+    def peaks(self, *, locations: int, first_hour: int, last_hour: int) -> Int64:
+        """How often the content requested most was, by location and hour, likewise. (locations, hours)"""
+        return self._of_ring(self.location_peaks[:locations], first_hour, last_hour)
+
+    def _of_ring(self, values: Int64 | Int32, first_hour: int, last_hour: int) -> Int64:
+        ring = values.shape[1]
         newest = int(self.newest[0])
         hours = np.arange(first_hour, last_hour)
-        counts = self.location_counts[:locations][:, hours % ring]
-        counts[:, (hours > newest) | (hours <= newest - ring)] = 0
-        return counts
+        found = values[:, hours % ring].astype(np.int64)
+        found[:, (hours > newest) | (hours <= newest - ring)] = 0
+        return found
 
     def by_cell(self, *, cells: int, first_hour: int, last_hour: int) -> Int64:
         """Sum of the hours [first_hour, last_hour) for every cell row. (cells,)"""
@@ -94,16 +110,21 @@ class HourlyCounts:
         return sums.astype(np.int64)
 
     def absorb(self, other: HourlyCounts, *, location_of: Int64, cell_of: Int64) -> None:
-        """Adds another store's counts; `location_of` and `cell_of` map its rows to this store's."""
+        """Adds another store's counts; `location_of` and `cell_of` map its rows to this store's.
+
+        The content requested most is taken to be the same in both: so it is wherever one outweighs all others.
+        """
         ring = self.location_counts.shape[1]
         newest = int(max(self.newest[0], other.newest[0]))
-        mine = self.by_location(locations=len(self.location_counts), first_hour=newest - ring + 1, last_hour=newest + 1)
-        theirs = other.by_location(locations=len(location_of), first_hour=newest - ring + 1, last_hour=newest + 1)
-        np.add.at(mine, location_of, theirs)
-        columns = np.arange(newest - ring + 1, newest + 1) % ring
-        self.location_counts[:, columns] = mine
+        first, last = newest - ring + 1, newest + 1
+        n, columns = len(self.location_counts), np.arange(first, last) % ring
+        counts = self.by_location(locations=n, first_hour=first, last_hour=last)
+        peaks = self.peaks(locations=n, first_hour=first, last_hour=last)
+        np.add.at(counts, location_of, other.by_location(locations=len(location_of), first_hour=first, last_hour=last))
+        np.add.at(peaks, location_of, other.peaks(locations=len(location_of), first_hour=first, last_hour=last))
+        self.location_counts[:, columns], self.location_peaks[:, columns] = counts, peaks
         self.newest[0] = newest
-        keys, counts = other.cell_entries()
+        keys, cell_counts = other.cell_entries()
         rows = self.index.add(pair_keys(keys >> 32, cell_of[keys & 0x7FFFFFFF]))
         self.cell_counts = grown(self.cell_counts, self.index.capacity)
-        np.add.at(self.cell_counts, rows, counts)
+        np.add.at(self.cell_counts, rows, cell_counts)

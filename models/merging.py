@@ -36,6 +36,8 @@ def absorb(store: CounterStore, other: CounterStore) -> None:
     store.audiences.merge(other.audiences, content_of=content_of, hours=hours)
     _absorb_kinds(store, other, content_of)
     store.time_us = time_us
+    # Requests of a window are incomplete where one part was not observed.
+    store.learn_gaps(other.gaps)
 
 
 def _absorb_kinds(store: CounterStore, other: CounterStore, content_of: Int64) -> None:

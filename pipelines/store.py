@@ -23,7 +23,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from models.errors import TableError
-from models.events import DAY_US, Catalogue, RequestLog
+from models.events import DAY_US, NEVER_US, Catalogue, RequestLog
+from models.observation import with_gaps_found
 from models.tables import INSTANT
 from pipelines.coding import catalogue as catalogue_of
 from pipelines.coding import in_utc, instants, request_log
@@ -202,6 +203,8 @@ def read_request_log(
 ) -> RequestLog:
     """Requests as the arrays that models read, as they were known at `before_us`.
 
+    Silences that their traffic cannot explain are gaps of the log: missing is not zero.
+
     Args:
         path: the tables, or one Parquet file of requests.
         before_us: leave out what was not known before this instant.
@@ -217,7 +220,8 @@ def read_request_log(
     # Pseudonyms hardly repeat within a day: one dictionary of all is cheaper than one for each file.
     repeating = ["content", "location", *features]
     wanted = list(dict.fromkeys(["ts", "session", *users, *repeating]))
-    log = request_log(_read_files(files, None, before_us, wanted, dictionaries=repeating), features)
+    read = request_log(_read_files(files, None, before_us, wanted, dictionaries=repeating), features)
+    log = with_gaps_found(read, until_us=None if before_us == NEVER_US else before_us)
     if not (catalogue and has_table(path, "contents")):
         return log
     log = log.with_catalogue(_read_catalogue(table_path(path, "contents")))

@@ -2,10 +2,22 @@
 
 The expected factor from the rate now to the mean rate over [t, t + H) at location l is
 
-    rho(l, H) = (F_l / H + k rho(H)) / (B_l + k)
+    rho(l, H) = (F_l + k rho(H)) / (B_l + k)
 
-with F_l the requests in the same future hours one day (and one week) ago, B_l the hourly requests around the same
-instant then, rho(H) the same ratio over all locations, and k a pseudo-rate: quiet places follow the whole at night.
+with F_l the requests per hour in the same future hours one day (and one week) ago, B_l those around the same instant
+then, rho(H) the same ratio over all locations, and k a pseudo-rate: quiet places follow the whole at night. Hours that
+were not fully observed are missing: up to four in a row are bridged by a straight line between their neighbours, because
+leaving out one side of a slope would tilt it; longer stretches are left out. A season of which less than half of either
+side is known is left out, and without any season rho is 1.
+
+All of it is read from **ordinary** traffic. A content that takes p requests an hour, more than the cap
+
+    c = max(half of all other traffic there and then, 2 m, 5 an hour),   m = the leading content's median by hour,
+
+counts for m / 2 + (c - m / 2) c / p of them: for all at the cap, and beyond it for less and less, down to the middle of
+what an ordinary content may have. A flash crowd therefore moves neither the level of other contents nor the hours of
+tomorrow; the content itself keeps its own rates. From a decayed rate goes what was beyond the cap in the hours that it
+remembers, as far as the leading content allows: at short half-lives it matters when within the hour the requests came.
 """
 
 from __future__ import annotations
@@ -16,20 +28,25 @@ import numpy as np
 
 from models.counters import CounterStore
 from models.demand.settings import DemandSettings
-from models.events import Float64
+from models.events import HOUR_US, Bool, Float64
 
 _HISTORY_HOURS = 169
 _SEASONS_HOURS = (24, 168)
+_LEADER_SHARE_OF_OTHERS = 0.5
+_LEADER_MEDIANS = 2.0
+_FEW_PER_HOUR = 5.0
+_BRIDGED_HOURS = 4
 
 
 @dataclass(frozen=True)
 class LocationState:
-    """Traffic by location at an instant.
+    """Ordinary traffic by location at an instant.
 
     Attributes:
-        rates: requests per hour by half-life. (n_locations, n_half_lives)
+        rates: requests per observed hour by half-life. (n_locations, n_half_lives)
         share: share of all traffic. (n_locations,)
-        counts: requests by hour, the last column the hour ending at the instant's clock hour. (n_locations, hours)
+        counts: requests by hour, the last column the hour ending at the instant's clock hour; NaN where nothing says how
+            many there were. (n_locations, hours)
         settings: pseudo-rates and limits.
     """
 
@@ -67,11 +84,11 @@ class LocationState:
         widened = 0 if horizon_hours >= 3 else 1
         for season in _SEASONS_HOURS:
             now = length - season
-            if now < 1 or not self.counts[:, now - 1 : now + 1].sum(axis=0).all():
-                continue
-            window = self.counts[:, now - widened : min(now + horizon_hours + widened, length)]
-            future += window.mean(axis=1)
-            base += self.counts[:, max(now - 2, 0) : now + 1].mean(axis=1)
+            then = _mean_observed(self.counts[:, now - widened : min(now + horizon_hours + widened, length)])
+            before = _mean_observed(self.counts[:, max(now - 2, 0) : now + 1])
+            known = np.isfinite(then) & np.isfinite(before)
+            future += np.where(known, then, 0.0)
+            base += np.where(known, before, 0.0)
         return future, base
 
     def _limited(self, factor: Float64) -> Float64:
@@ -79,11 +96,76 @@ class LocationState:
 
 
 def location_state(store: CounterStore, *, at_us: int, settings: DemandSettings) -> LocationState:
-    """Traffic of every location the store knows."""
-    codes = np.arange(len(store.locations), dtype=np.int32)
+    """Ordinary traffic of every location the store knows."""
+    # One column more than is kept: the hour under way.
+    counts = store.hourly_location_counts(_HISTORY_HOURS + 1, at_us + HOUR_US).astype(np.float64)
+    peaks = store.hourly_location_peaks(_HISTORY_HOURS + 1, at_us + HOUR_US).astype(np.float64)
+    observed = store.hours_observed(_HISTORY_HOURS, at_us)
+    median = _median(peaks[:, :-1], observed)[:, None]
+    by_hour = ordinary(counts, peaks, median)
+    rates = _ordinary_rates(store, counts - by_hour, median, at_us=at_us)
     return LocationState(
-        rates=store.location_rates(codes, at_us),
-        share=store.location_share(at_us),
-        counts=store.hourly_location_counts(_HISTORY_HOURS, at_us).astype(np.float64),
+        rates=rates,
+        share=rates[:, -1] / max(float(rates[:, -1].sum()), 1e-300),
+        counts=_bridged(by_hour[:, :-1], observed),
         settings=settings,
     )
+
+
+def _ordinary_rates(store: CounterStore, excess: Float64, median: Float64, *, at_us: int) -> Float64:
+    """Rates without what was beyond the cap by hour, the last one under way. (n_locations, n_half_lives)"""
+    rates = store.location_rates(np.arange(len(store.locations)), at_us)
+    leading = store.leading_rates(at_us)
+    beyond = store.filled(excess @ _hour_weights(store, excess.shape[1], at_us), at_us)
+    kept = np.minimum(ordinary(rates, leading, median), rates - beyond)
+    return np.maximum(kept, np.maximum(rates - leading, 0.0))
+
+
+def _hour_weights(store: CounterStore, n_hours: int, at_us: int) -> Float64:
+    """Requests per observed hour for each request of an hour, spread evenly over it. (n_hours, n_half_lives)"""
+    per_hour = 1.0 / np.array(store.settings.half_lives_hours)
+    under_way = (at_us % HOUR_US) / HOUR_US
+    oldest = np.arange(n_hours - 1, -1, -1) + under_way
+    newest = np.maximum(oldest - 1.0, 0.0)
+    weights = 2.0 ** (-newest[:, None] * per_hour) - 2.0 ** (-oldest[:, None] * per_hour)
+    return np.asarray(weights / np.maximum(oldest - newest, 1e-9)[:, None] / store.exposure(at_us), dtype=np.float64)
+
+
+def ordinary(traffic: Float64, leader: Float64, median: Float64) -> Float64:
+    """Traffic in which one content that outweighs the others hardly counts, requests per hour.
+
+    Args:
+        traffic: of all contents. (n_locations, m)
+        leader: of the content requested most. (n_locations, m)
+        median: of the leader by hour. (n_locations, 1)
+    """
+    others = np.maximum(traffic - leader, 0.0)
+    cap = np.maximum(_LEADER_SHARE_OF_OTHERS * others, np.maximum(_LEADER_MEDIANS * median, _FEW_PER_HOUR))
+    kept = median / 2 + (cap - median / 2) * cap / np.maximum(leader, cap)
+    return np.asarray(np.where(leader > cap, others + kept, traffic), dtype=np.float64)
+
+
+def _median(peaks: Float64, observed: Bool) -> Float64:
+    if not observed.any():
+        return np.zeros(len(peaks))
+    return np.asarray(np.median(peaks[:, observed], axis=1), dtype=np.float64)
+
+
+def _bridged(counts: Float64, observed: Bool) -> Float64:
+    """Counts with NaN for missing hours, but for short stretches between hours that were observed."""
+    bridged = np.where(observed, counts, np.nan)
+    seen = np.flatnonzero(observed)
+    for i in np.flatnonzero(np.diff(seen) > 1):
+        before, after = seen[i], seen[i + 1]
+        if after - before - 1 <= _BRIDGED_HOURS:
+            there = np.arange(1, after - before) / (after - before)
+            bridged[:, before + 1 : after] = counts[:, [before]] * (1 - there) + counts[:, [after]] * there
+    return bridged
+
+
+def _mean_observed(counts: Float64) -> Float64:
+    """Mean over the hours that are known, NaN where less than half are. (n_locations,)"""
+    seen = np.isfinite(counts)
+    n = seen.sum(axis=1)
+    mean = np.where(seen, counts, 0.0).sum(axis=1) / np.maximum(n, 1)
+    return np.asarray(np.where(2 * n >= max(counts.shape[1], 1), mean, np.nan), dtype=np.float64)

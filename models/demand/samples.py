@@ -3,6 +3,8 @@
 At each origin the counters hold exactly the requests before it; the cells are observed, some are drawn, and the
 requests of the window that follows are counted. A row drawn with probability p weighs 1 / p, so that sums over the
 drawn rows estimate sums over all cells.
+
+Missing is not zero: nobody looks forward from within a gap of the log, and a window that touches one has no outcome.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from models.demand.features import base_features
 from models.demand.prior import prior_columns
 from models.demand.settings import DemandSettings
 from models.events import DAY_US, HOUR_US, Float64, Int32, Int64, RequestLog
+from models.observation import is_observed
 
 Float32 = npt.NDArray[np.float32]
 Window = tuple[int, int]
@@ -48,7 +51,7 @@ class DemandSamples:
         base: inputs that hold for every horizon. (n, n_features)
         growth: log of the location's seasonal growth. (n_horizons, n)
         columns: terms of the prior. (n_horizons, n, n_terms)
-        counts: requests that came, NaN where the window reaches past the end. (n_horizons, n)
+        counts: requests that came, NaN where the window reaches past the end or touches a gap. (n_horizons, n)
         references: means of untrained methods, as given to `collect_samples`. (n_horizons, n, n_references)
         weights: inverse probability that the row was drawn. (n,)
         outside, total: requests outside the cells and expected totals, summed over origins. (n_horizons, n_locations)
@@ -73,18 +76,18 @@ class DemandSamples:
         return len(self.weights)
 
 
-def origins_of(window: Window, *, every_hours: int, warm_up_hours: int = 0) -> list[int]:
-    """Instants in [start + warm-up, end) on whole hours, so that clock-hour counts are complete."""
+def origins_of(window: Window, *, every_hours: int, warm_up_hours: int = 0, gaps: Sequence[Window] = ()) -> list[int]:
+    """Instants in [start + warm-up, end) on whole hours, so that clock-hour counts are complete, and in no gap."""
     first = -(-(window[0] + warm_up_hours * HOUR_US) // HOUR_US) * HOUR_US
-    return list(range(first, window[1], every_hours * HOUR_US))
+    return [at for at in range(first, window[1], every_hours * HOUR_US) if is_observed(gaps, at, at + 1)]
 
 
 def advance(store: CounterStore, log: RequestLog, origins: Sequence[int]) -> Iterator[int]:
-    """Yields each origin once the counters hold every request before it, and none after."""
+    """Yields each origin once the counters hold every request before it and the gaps noticed by then, and none after."""
     for origin in origins:
         first = int(np.searchsorted(log.ts_us, store.time_us, side="right"))
-        if first < len(log) and log.ts_us[first] < origin:
-            store.update(log.between(int(log.ts_us[first]), origin))
+        start_us = int(log.ts_us[first]) if first < len(log) else origin
+        store.update(log.between(min(start_us, origin), origin))
         yield origin
 
 
@@ -126,7 +129,7 @@ def collect_samples(
     warm_up_hours: int = 0,
     references: Sequence[ReferenceMeans] = (),
 ) -> DemandSamples:
-    """Draws rows at every origin of the window; windows that reach past its end are not counted.
+    """Draws rows at every origin of the window; windows that reach past its end or touch a gap are not counted.
 
     Args:
         log: requests; the store is fed from it and stands at the window's last origin afterwards.
@@ -141,7 +144,7 @@ def collect_samples(
         ValueError: no origin fits into the window with its shortest horizon.
     """
     rng = np.random.default_rng(seed)
-    origins = origins_of(window, every_hours=settings.origin_every_hours, warm_up_hours=warm_up_hours)
+    origins = origins_of(window, every_hours=settings.origin_every_hours, warm_up_hours=warm_up_hours, gaps=log.gaps)
     origins = [at for at in origins if at + settings.horizons_hours[0] * HOUR_US <= window[1]]
     collector = _Collector(settings, references)
     for at_us in advance(store, log, origins):
@@ -175,7 +178,7 @@ class _Collector:
         total = np.zeros_like(outside)
         for index, hours in enumerate(self.settings.horizons_hours):
             until_us = at_us + hours * HOUR_US
-            if until_us > end_us:
+            if until_us > end_us or not is_observed(log.gaps, at_us, until_us):
                 counts.append(np.full(len(drawn), np.nan))
                 continue
             outcome = count_outcome(log, store, cells, (at_us, until_us))

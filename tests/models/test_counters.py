@@ -91,11 +91,14 @@ def assert_same_readings(one: CounterStore, other: CounterStore, *, rtol: float 
 
 
 def test_rates__decay_by_hand() -> None:
-    """Two requests, one half-life and two half-lives old, weigh 1/2 and 1/4 at the one-hour half-life."""
+    """Two requests, one half-life and two half-lives old, weigh 1/2 and 1/4 at the one-hour half-life.
+
+    The log was observed for two hours: 3/4 of the memory at one hour, 1/2 of it at two hours.
+    """
     store = store_of(log_of((0, "a", "x", "rio"), (1, "b", "x", "rio")), CounterSettings(half_lives_hours=(1.0, 2.0)))
     rates = store.content_rates([0], START_US + 2 * HOUR_US)
-    # h = 1: 1/4 + 1/2 = 3/4; h = 2: 1/2 + 2^(-1/2). A count becomes a rate by ln 2 / h.
-    np.testing.assert_allclose(rates, [[0.75 * LN2, (0.5 + 2**-0.5) * LN2 / 2]], rtol=1e-12)
+    # h = 1: 1/4 + 1/2 = 3/4; h = 2: 1/2 + 2^(-1/2). A count becomes a rate by ln 2 / h, over the share observed.
+    np.testing.assert_allclose(rates, [[0.75 * LN2 / 0.75, (0.5 + 2**-0.5) * LN2 / 2 / 0.5]], rtol=1e-12)
     np.testing.assert_allclose(store.cell_rates([0, 0], [0, 1], START_US + 2 * HOUR_US)[0], rates[0])
     assert store.cell_rates([0], [1], START_US + 2 * HOUR_US).tolist() == [[0.0, 0.0]]
 
@@ -240,7 +243,7 @@ def test_store__equals_naive_sums(seed: int, hours: float, n: int) -> None:
     content, location = (k.ravel() for k in np.indices(expected["presence"].shape))
     half_lives = np.array(store.settings.half_lives_hours)
     np.testing.assert_allclose(
-        store.cell_rates(content, location, at_us) * half_lives / LN2,
+        store.cell_rates(content, location, at_us) * half_lives / LN2 * store.exposure(at_us),
         expected["cells"].reshape(len(content), -1),
         rtol=1e-9,
         atol=1e-15,

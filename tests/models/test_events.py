@@ -35,7 +35,7 @@ def as_plain(log: RequestLog) -> dict[str, Any]:
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {name: plain(part) for name, part in value.items()}
-        return None if value is None else value.tolist()
+        return value if value is None or isinstance(value, tuple) else value.tolist()
 
     return {field.name: plain(getattr(log, field.name)) for field in dataclasses.fields(log)}
 
