@@ -4,7 +4,7 @@ A person-bin is (node at an origin, bin it was still at risk in); the event is l
 one more input. A departure known only to lie in bins low+1 … high enters each of them, weighted by how likely it is
 under the fleet's hazards to have survived so far, as expectation-maximisation would in its first round.
 
-Trees are read out of scikit-learn once fitted: arrays can be saved, hashed and walked anywhere, pickles cannot.
+Trees are kept as arrays (`models.trees`).
 """
 
 from __future__ import annotations
@@ -13,18 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from models.churn.outcomes import Outcomes
 from models.events import Float64, Int64
+from models.trees import Grid, Trees, read_trees
 
-_LEAF = -1
 _QUIET_ROWS = 100_000
-_GRID = np.linspace(0.0, 1.0, 65)[1:-1]
 
 
 @dataclass(frozen=True)
@@ -83,55 +80,31 @@ def base_hazards(outcomes: Outcomes) -> Float64:
 
 @dataclass(frozen=True)
 class BoostedHazard:
-    """Trees as flat arrays; a tree is walked from its root until a node without a left child.
+    """Log-odds by trees whose last input is the number of the bin.
 
     Attributes:
-        root: first node of each tree. (trees,)
-        feature: input compared at the node. (nodes,)
-        threshold: go left at or below it. (nodes,)
-        left: left child, -1 at a leaf. (nodes,)
-        right: right child. (nodes,)
-        value: log-odds added at a leaf. (nodes,)
-        base: log-odds before any tree.
+        trees: the trees.
         bins: number of bins of the horizon.
     """
 
-    root: Int64
-    feature: Int64
-    threshold: Float64
-    left: Int64
-    right: Int64
-    value: Float64
-    base: float
+    trees: Trees
     bins: int
 
     def logits(self, inputs: npt.NDArray[np.floating[Any]]) -> Float64:
         """Hazard logits of every bin, shape (n, bins)."""
-        walked: Float64 = _walk(
-            np.ascontiguousarray(inputs, dtype=np.float64),
-            self.bins,
-            self.root,
-            self.feature,
-            self.threshold,
-            self.left,
-            self.right,
-            self.value,
-        )
-        return walked + self.base
+        rows = np.column_stack([np.asarray(inputs, dtype=np.float64), np.zeros(len(inputs))])
+        logits = np.empty((len(rows), self.bins))
+        for bin_number in range(self.bins):
+            rows[:, -1] = bin_number
+            logits[:, bin_number] = self.trees.sums(rows)
+        return logits
 
     def tensors(self) -> dict[str, Tensor]:
-        return {
-            f"boosting.{name}": torch.from_numpy(np.asarray(getattr(self, name)).copy())
-            for name in ("root", "feature", "threshold", "left", "right", "value")
-        }
+        return self.trees.tensors("boosting")
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], *, base: float, bins: int) -> BoostedHazard:
-        arrays = {
-            name: tensors[f"boosting.{name}"].numpy()
-            for name in ("root", "feature", "threshold", "left", "right", "value")
-        }
-        return cls(**arrays, base=base, bins=bins)
+        return cls(Trees.from_tensors(tensors, "boosting", base=base), bins)
 
 
 def fit_boosting(
@@ -146,8 +119,8 @@ def fit_boosting(
 
     rows = person_bins(outcomes, base_hazard)
     kept, weight = _thinned(rows, seed)
-    grid = [np.unique(np.quantile(column, _GRID)) for column in inputs.T]
-    design = np.column_stack([*_on_grid(inputs, grid, rows.row[kept]), rows.bin[kept]])
+    grid = Grid.of(inputs)
+    design = np.column_stack([grid.cells(inputs)[rows.row[kept]], rows.bin[kept]])
     model = HistGradientBoostingClassifier(
         max_iter=iterations,
         learning_rate=0.1,
@@ -158,7 +131,7 @@ def fit_boosting(
         random_state=seed,
     )
     model.fit(design, rows.gone[kept].astype(np.int64), sample_weight=weight)
-    return _read_out(model, grid, bins=len(outcomes.edges_hours))
+    return BoostedHazard(read_trees(model, grid), bins=len(outcomes.edges_hours))
 
 
 def _thinned(rows: PersonBins, seed: int) -> tuple[Int64, Float64]:
@@ -169,48 +142,3 @@ def _thinned(rows: PersonBins, seed: int) -> tuple[Int64, Float64]:
     kept = np.sort(np.concatenate([np.flatnonzero(rows.gone > 0.0), drawn]))
     raised = rows.weight[kept] * np.where(rows.gone[kept] > 0.0, 1.0, len(quiet) / max(len(drawn), 1))
     return kept, raised / raised.mean()
-
-
-def _on_grid(inputs: Float64, grid: list[Float64], rows: Int64) -> list[Int64]:
-    """Number of the grid cell of each value: scikit-learn's own weighted binning is many times slower than the trees."""
-    return [np.searchsorted(edges, column[rows], side="left") for edges, column in zip(grid, inputs.T, strict=True)]
-
-
-def _read_out(model: object, grid: list[Float64], *, bins: int) -> BoostedHazard:
-    """Trees with thresholds in the inputs' own units: cell number <= k means value <= edge k."""
-    trees = [stage[0].nodes for stage in model._predictors]  # type: ignore[attr-defined]
-    root = np.concatenate([[0], np.cumsum([len(t) for t in trees])[:-1]]).astype(np.int64)
-    leaf = np.concatenate([t["is_leaf"] for t in trees]).astype(bool)
-    shift = np.repeat(root, [len(t) for t in trees])
-    left = np.concatenate([t["left"] for t in trees]).astype(np.int64) + shift
-    right = np.concatenate([t["right"] for t in trees]).astype(np.int64) + shift
-    feature = np.concatenate([t["feature_idx"] for t in trees]).astype(np.int64)
-    threshold = np.concatenate([t["num_threshold"] for t in trees]).astype(np.float64)
-    for column, edges in enumerate(grid):
-        split = (feature == column) & ~leaf
-        threshold[split] = edges[np.floor(threshold[split]).astype(np.int64)]
-    return BoostedHazard(
-        root,
-        feature,
-        threshold,
-        np.where(leaf, _LEAF, left),
-        right,
-        np.concatenate([t["value"] for t in trees]).astype(np.float64),
-        float(np.ravel(model._baseline_prediction)[0]),  # type: ignore[attr-defined]
-        bins,
-    )
-
-
-@numba.njit(cache=True)
-def _walk(inputs, bins, root, feature, threshold, left, right, value):  # type: ignore[no-untyped-def]
-    n, width = inputs.shape
-    out = np.zeros((n, bins))
-    for tree in root:
-        for i in range(n):
-            for b in range(bins):
-                node = tree
-                while left[node] >= 0:
-                    x = inputs[i, feature[node]] if feature[node] < width else float(b)
-                    node = left[node] if x <= threshold[node] else right[node]
-                out[i, b] += value[node]
-    return out

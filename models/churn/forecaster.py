@@ -227,7 +227,7 @@ def _learned_json(learned: LearnedHazard) -> dict[str, Any]:
         "networks": 0 if learned.ensemble is None else len(learned.ensemble.networks),
         "boosting": None
         if learned.boosting is None
-        else {"base": learned.boosting.base, "bins": learned.boosting.bins},
+        else {"base": learned.boosting.trees.base, "bins": learned.boosting.bins},
         "network_weight": learned.network_weight,
         "calibration": {k: [c.intercept, c.slope] for k, c in sorted(learned.calibration.items())},
     }
