@@ -47,6 +47,32 @@ def cell_flow(table: FlowTable, wanted: KeyTable) -> Float64:
     return flow
 
 
+@njit(cache=True, nogil=True)
+def flow_by_row(table: FlowTable, stored: KeyTable, strangers: KeyTable) -> Float64:
+    """The same of every cell that the store has a row for, and behind them of some that it has none for.
+
+    Rows of `stored` first, then those of `strangers`; sums are taken in the order of `cell_flow`.
+    """
+    known = stored.size[0]
+    flow = np.zeros(known + strangers.size[0])
+    moves, h = table.moves, table.half_life
+    for cell in range(len(table.cells)):
+        present = table.occupancy[cell] * table.per_unit
+        if present < LEAST_PRESENCE:
+            continue
+        x, location = table.cells[cell] >> 32, table.cells[cell] & 0x7FFFFFFF
+        per_visit = present / table.visits[x, h]
+        for j in range(moves.start[x], moves.start[x] + moves.length[x]):
+            key = (np.int64(moves.item[j]) << 32) | location
+            row = find_key(stored, key)
+            if row < 0:
+                stranger = find_key(strangers, key)
+                row = -1 if stranger < 0 else known + stranger
+            if row >= 0:
+                flow[row] += per_visit * moves.weight[j, h]
+    return flow
+
+
 @njit(cache=True)
 def content_flow(table: FlowTable) -> Float64:
     """Expected next requests of every content, over all locations. (contents,)"""

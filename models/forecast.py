@@ -18,14 +18,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
-from scipy import stats
+from scipy import special
 
-from models.events import HOUR_US, Bool, Float64, Int32
+from models.events import HOUR_US, Bool, Float64, Int32, Int64
 
 POISSON_DISPERSION = 1e-6
 """Below this dispersion the negative binomial law is computed as Poisson: the difference is under rounding."""
-_SUMMED_UP_TO = 100.0
+_SUMMED_UP_TO = 500.0
 _MOST_STEPS = 1_000_000
+_ROUNDING = 1.0 - 1e-12
+"""A cumulative probability this near to the one asked for counts as equal to it."""
 
 Objects = npt.NDArray[np.object_]
 Column: TypeAlias = "pa.Array[Any]"
@@ -34,49 +36,86 @@ Column: TypeAlias = "pa.Array[Any]"
 def negative_binomial_quantiles(probabilities: Sequence[float], mean: Float64, dispersion: Float64) -> Float64:
     """Smallest counts whose cumulative probability reaches each probability, shape (n_probabilities, n).
 
-    Most cells expect less than one request, where summing the law from 0 ends after a step or two; the few busy ones
-    are inverted by scipy.
+    Most cells expect far less than one request: where P(0) reaches the largest probability, every count is 0. The
+    law of the others is summed from 0, and busy cells are summed from a count near the answer.
     """
     bad = [p for p in probabilities if not 0.0 < p < 1.0]
     if bad:
         raise ValueError(f"Expected a quantile in (0, 1), got {bad[0]!r}.")
     order = np.argsort(probabilities, kind="stable")
     rising = np.asarray(probabilities, dtype=np.float64)[order]
-    counts = np.zeros((len(mean), len(rising)))
-    busy = mean > _SUMMED_UP_TO
-    _sum_to_quantiles(mean, dispersion, rising, counts)
-    for column, probability in enumerate(rising):
-        counts[busy, column] = _inverted(probability, mean[busy], dispersion[busy])
-    answer = np.empty((len(rising), len(mean)))
-    answer[order] = counts.T
-    return answer
+    counts = np.zeros((len(rising), len(mean)))
+    _sum_to_quantiles(mean, dispersion, rising, order, counts)
+    busy = np.flatnonzero(mean > _SUMMED_UP_TO)
+    if len(busy):
+        counts[:, busy] = [_inverted(probability, mean[busy], dispersion[busy]) for probability in probabilities]
+    return counts
 
 
-@njit(cache=True)
-def _sum_to_quantiles(mean: Float64, dispersion: Float64, rising: Float64, counts: Float64) -> None:
-    """Fills counts (n, n_probabilities) for rows that are not busy: P(k + 1) follows from P(k)."""
+@njit(cache=True, nogil=True)
+def _sum_to_quantiles(mean: Float64, dispersion: Float64, rising: Float64, order: Int64, counts: Float64) -> None:
+    """Fills counts (n_probabilities, n) of rows that are not busy: P(k + 1) follows from P(k)."""
+    largest = rising[-1] * _ROUNDING if len(rising) else 0.0
     for row in range(len(mean)):
         mu, alpha = mean[row], dispersion[row]
-        if mu <= 0.0 or mu > _SUMMED_UP_TO:
+        # P(0) >= exp(-mu) >= 1 - mu, whatever the dispersion.
+        if mu <= 0.0 or 1.0 - mu >= largest or mu > _SUMMED_UP_TO:
             continue
         poisson = alpha < POISSON_DISPERSION
         shape = np.inf if poisson else 1.0 / alpha
-        odds = 0.0 if poisson else mu / (shape + mu)
         probability = np.exp(-mu) if poisson else np.exp(-shape * np.log1p(mu / shape))
+        if probability >= largest:
+            continue
+        odds = 0.0 if poisson else mu / (shape + mu)
         cumulative, k = probability, 0
         for column in range(len(rising)):
-            while cumulative < rising[column] * (1.0 - 1e-12) and k < _MOST_STEPS:
+            while cumulative < rising[column] * _ROUNDING and k < _MOST_STEPS:
                 probability *= mu / (k + 1) if poisson else odds * (k + shape) / (k + 1)
                 cumulative += probability
                 k += 1
-            counts[row, column] = k
+            counts[order[column], row] = k
 
 
 def _inverted(probability: float, mean: Float64, dispersion: Float64) -> Float64:
+    """Quantile of busy rows: the gamma law of the same mean and variance is near, the exact sum decides. (n,)"""
     poisson = dispersion < POISSON_DISPERSION
     shape = 1.0 / np.where(poisson, 1.0, dispersion)
-    broad = stats.nbinom.ppf(probability, shape, shape / (shape + mean))
-    return np.asarray(np.where(poisson, stats.poisson.ppf(probability, mean), broad), dtype=np.float64)
+    variance = mean + np.where(poisson, 0.0, dispersion) * mean**2
+    near = special.gammaincinv(mean**2 / variance, probability) * variance / mean
+    count = np.floor(np.maximum(near - 0.5, 0.0))
+    failure = mean / (shape + mean)
+    log_broad = (
+        shape * np.log1p(-failure) + count * np.log(failure) - np.log(shape + count) - special.betaln(shape, count + 1)
+    )
+    log_poisson = count * np.log(mean) - mean - special.gammaln(count + 1)
+    at_count = np.exp(np.where(poisson, log_poisson, log_broad))
+    up_to_count = np.where(
+        poisson, special.gammaincc(count + 1, mean), special.betainc(shape, count + 1, shape / (shape + mean))
+    )
+    _walk_to_quantile(probability, count, (at_count, up_to_count), mean, np.where(poisson, np.inf, shape))
+    return np.asarray(count, dtype=np.float64)
+
+
+@njit(cache=True, nogil=True)
+def _walk_to_quantile(
+    probability: float, count: Float64, law: tuple[Float64, Float64], mean: Float64, shape: Float64
+) -> None:
+    """Moves each count to the smallest whose cumulative probability is reached; `law` holds P(k) and P(<= k)."""
+    wanted = probability * _ROUNDING
+    for row in range(len(count)):
+        k, mu, r = count[row], mean[row], shape[row]
+        at, up_to = law[0][row], law[1][row]
+        poisson = np.isinf(r)
+        odds = 0.0 if poisson else mu / (r + mu)
+        while k > 0.0 and up_to - at >= wanted:
+            up_to -= at
+            at *= k / mu if poisson else k / (odds * (k - 1.0 + r))
+            k -= 1.0
+        while up_to < wanted and at > 0.0:
+            k += 1.0
+            at *= mu / k if poisson else odds * (k - 1.0 + r) / k
+            up_to += at
+        count[row] = k
 
 
 @dataclass(frozen=True)
@@ -143,8 +182,8 @@ class DemandForecast:
         `with_other` appends one row a location with null content and null quantiles: the remainder there.
         """
         cells = self._table(
-            content=pa.array(self.contents[self.content], pa.string()),
-            location=pa.array(self.locations[self.location], pa.string()),
+            content=_named(self.contents, self.content),
+            location=_named(self.locations, self.location),
             mean=self.mean,
             quantiles=[pa.array(values) for values in self.quantiles((0.1, 0.5, 0.9))],
             dispersion=pa.array(self.dispersion),
@@ -199,17 +238,30 @@ class DemandForecast:
         problems = []
         for name in ("mean", "dispersion", "other_mean"):
             values = getattr(self, name)
-            bad = ~(np.isfinite(values) & (values >= 0.0))
-            if bad.any():
-                problems.append(f"{name} holds {values[bad][0]!r}; every value must be finite and at least 0.")
+            # NaN is neither, as the least and as the largest value.
+            if len(values) and not (values.min() >= 0.0 and values.max() < np.inf):
+                bad = values[~(np.isfinite(values) & (values >= 0.0))][0]
+                problems.append(f"{name} holds {bad!r}; every value must be finite and at least 0.")
         for name, size in (("content", len(self.contents)), ("location", len(self.locations))):
             codes = getattr(self, name)
             if len(codes) and not (codes.min() >= 0 and codes.max() < size):
                 problems.append(f"{name} holds a code outside [0, {size}).")
-        key = self.content.astype(np.int64) * max(len(self.locations), 1) + self.location
-        if (np.diff(key) <= 0).any():
+        if not _rising(self.content, self.location):
             problems.append("Cells must be sorted by (content, location) and each occur once.")
         return problems
+
+
+def _named(ids: Objects, codes: Int32) -> Column:
+    return pa.array(ids, pa.string()).take(pa.array(codes))
+
+
+@njit(cache=True, nogil=True)
+def _rising(content: Int32, location: Int32) -> bool:
+    """Whether each pair (content, location) is greater than the one before."""
+    for i in range(1, len(content)):
+        if content[i] < content[i - 1] or (content[i] == content[i - 1] and location[i] <= location[i - 1]):
+            return False
+    return True
 
 
 @dataclass(frozen=True)

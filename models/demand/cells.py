@@ -6,14 +6,18 @@ expected there too. All other demand is the remainder of its location (`models/d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
+from models.cell_reader import CellReader, StoredCells, active_rows
 from models.counters import LN2, CounterStore
+from models.demand.activity import RECENT_HOURS, Activity
 from models.demand.places import LocationState, location_state
 from models.demand.settings import DemandSettings
 from models.events import HOUR_US, Bool, Float64, Int32, Int64
+from models.keys import pair_keys
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,16 @@ class CellState:
         content_flow: the same over all locations. (n,)
         content_age_hours, cell_age_hours: time since the first request, limited; a cell never requested has the
             limit. (n,)
-        last_hour: requests of the last full clock hour. (n,)
-        yesterday: requests in the window's hours one day before, by horizon. (n, n_horizons)
+        published_age_hours: time since the content became known, limited. (n,)
+        hours: requests in each of the last full clock hours, newest first; parts not observed at the slow rate.
+            (n, RECENT_HOURS)
+        content_hours: the same of the content, everywhere. (n, RECENT_HOURS)
+        spread: locations at which the content is asked for. (n,)
+        presence, content_presence: sessions that are at the content, here and everywhere. (n,)
+        content_rank: contents asked for more often, by the fast and by a slow rate. (n, 2)
+        local_rank: contents asked for more often at the location, about. (n,)
+        newborn: contents that became known in the last hour.
+        yesterday: requests in the window's hours one day before, by horizon, likewise. (n, n_horizons)
         places: traffic by location.
         half_lives_hours: of the rates, from fast to slow.
     """
@@ -45,13 +57,32 @@ class CellState:
     content_flow: Float64
     content_age_hours: Float64
     cell_age_hours: Float64
-    last_hour: Float64
+    published_age_hours: Float64
+    hours: Float64
+    content_hours: Float64
+    spread: Float64
+    presence: Float64
+    content_presence: Float64
+    content_rank: Float64
+    local_rank: Float64
+    newborn: int
     yesterday: Float64
     places: LocationState
     half_lives_hours: tuple[float, ...]
 
     def __len__(self) -> int:
         return len(self.content)
+
+    def rows(self, part: slice) -> CellState:
+        """Some of the cells, as views."""
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), np.ndarray)}
+        cut: dict[str, Any] = {name: values[part] for name, values in arrays.items()}
+        return replace(self, **cut)
+
+    @property
+    def last_hour(self) -> Float64:
+        """Requests of the last full clock hour, shape (n,)."""
+        return self.hours[:, 0]
 
     @property
     def share(self) -> Float64:
@@ -74,13 +105,21 @@ def demand_cells(store: CounterStore, *, at_us: int, settings: DemandSettings) -
     Returns:
         Content and location codes, sorted by (content, location), each cell once.
     """
-    content, location = store.cells(minimum_weight=settings.minimum_cell_weight)
-    spread_content, spread_location = _spread_cells(store, at_us=at_us, settings=settings)
-    n_locations = max(len(store.locations), 1)
-    own = content.astype(np.int64) * n_locations + location
-    key = np.sort(np.concatenate([own, spread_content * n_locations + spread_location]))
-    key = key[np.diff(key, prepend=-1) > 0]
-    return (key // n_locations).astype(np.int32), (key % n_locations).astype(np.int32)
+    cells = _find_cells(store, at_us=at_us, settings=settings)
+    return cells.content, cells.location
+
+
+def _find_cells(store: CounterStore, *, at_us: int, settings: DemandSettings) -> StoredCells:
+    active = active_rows(store, settings.minimum_cell_weight)
+    spread = pair_keys(*_spread_cells(store, at_us=at_us, settings=settings))
+    row = store.popularity.index.find(spread)
+    is_active = np.zeros(len(store.popularity.index) + 1, dtype=bool)  # the last for row -1, no row at all
+    is_active[active] = True
+    new = ~is_active[row]
+    keys = np.concatenate([store.popularity.index.keys[active], spread[new]])
+    rows = np.concatenate([active, row[new]]).astype(np.int32)
+    order = np.argsort(keys)  # keys differ, so any sort gives the same order
+    return StoredCells.of_keys(store, keys[order], rows[order])
 
 
 def _spread_cells(store: CounterStore, *, at_us: int, settings: DemandSettings) -> tuple[Int64, Int64]:
@@ -104,38 +143,90 @@ def observe(
 
     Every value depends on requests before `at_us` only.
     """
-    content, location = demand_cells(store, at_us=at_us, settings=settings) if cells is None else cells
-    names, row = np.unique(content, return_inverse=True)
-    content_rates = store.content_rates(names, at_us)[row]
-    cell_rates = store.cell_rates(content, location, at_us)
-    places = location_state(store, at_us=at_us, settings=settings)
-    slow = nearest_half_life(store.settings.half_lives_hours, 24.0)
-    weight = store.settings.half_lives_hours[slow] / LN2
-    pseudo = settings.affinity_pseudo_count
-    affinity = (cell_rates[:, slow] * weight + pseudo * places.share[location]) / (
-        content_rates[:, slow] * weight + pseudo
-    )
-    return CellState(
-        at_us=at_us,
-        content=content,
-        location=location,
-        cell_rates=cell_rates,
-        content_rates=content_rates,
-        affinity=affinity,
-        flow=store.flow(content, location, at_us),
-        content_flow=store.content_flow(names, at_us)[row],
-        content_age_hours=_age_hours(store.first_seen_us(names), at_us, settings)[row],
-        cell_age_hours=_age_hours(store.cell_first_seen_us(content, location), at_us, settings),
-        last_hour=_hour_counts(store, content, location, hours_back=(1, 0), at_us=at_us),
-        yesterday=np.column_stack(
-            [
-                _hour_counts(store, content, location, hours_back=(24, 24 - horizon), at_us=at_us)
-                for horizon in settings.horizons_hours
-            ]
-        ),
-        places=places,
-        half_lives_hours=store.settings.half_lives_hours,
-    )
+    return CellObserver(store, at_us=at_us, settings=settings, cells=cells).rows(slice(None))
+
+
+class CellObserver:
+    """Observes cells block by block: what one block says of its cells does not depend on how blocks are cut.
+
+    Attributes:
+        content, location: the cells, as in `CellState`. (n,)
+        places: traffic by location.
+    """
+
+    def __init__(
+        self,
+        store: CounterStore,
+        *,
+        at_us: int,
+        settings: DemandSettings,
+        cells: tuple[Int32, Int32] | None = None,
+    ) -> None:
+        """Finds the cells unless they are given.
+
+        Raises:
+            LogOrderError: the store holds requests later than `at_us`.
+        """
+        found = StoredCells.find(store, *cells) if cells else _find_cells(store, at_us=at_us, settings=settings)
+        self.content, self.location = found.content, found.location
+        self.places = location_state(store, at_us=at_us, settings=settings)
+        self._settings = settings
+        self._half_lives_hours = store.settings.half_lives_hours
+        self._slow = nearest_half_life(self._half_lives_hours, 24.0)
+        # The last full hours, then the hours of each horizon a day ago.
+        hours_back = [
+            *((back + 1, back) for back in range(RECENT_HOURS)),
+            *((24, 24 - horizon) for horizon in settings.horizons_hours),
+        ]
+        self._unobserved_hours = np.array([store.unobserved_hours(*back, at_us) for back in hours_back])
+        self._reader = CellReader(store, found, at_us=at_us, hours_back=hours_back)
+        middle = nearest_half_life(self._half_lives_hours, 6.0)
+        self._activity = Activity.of(store, self._reader.hour_sums, at_us=at_us, slow=middle)
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+    def rows(self, part: slice) -> CellState:
+        """The state of some of the cells."""
+        reader, at_us = self._reader, self._reader.at_us
+        content, location, around = self.content[part], self.location[part], self._activity
+        cell_rates, content_rates = reader.cell_rates(part), reader.content_rates(part)
+        slow = cell_rates[:, self._slow, None]
+        # Hours that were not observed are missing, not empty: the slow rate stands in for them.
+        unobserved = self._unobserved_hours
+        hours = reader.hour_counts(part) + slow * unobserved
+        return CellState(
+            at_us=at_us,
+            content=content,
+            location=location,
+            cell_rates=cell_rates,
+            content_rates=content_rates,
+            affinity=self._affinity(cell_rates, content_rates, location),
+            flow=reader.flow(part),
+            content_flow=reader.content_flow(part),
+            content_age_hours=_age_hours(reader.content_first_seen_us(part), at_us, self._settings),
+            cell_age_hours=_age_hours(reader.cell_first_seen_us(part), at_us, self._settings),
+            published_age_hours=_age_hours(reader.content_appeared_us(part), at_us, self._settings),
+            hours=hours[:, :RECENT_HOURS],
+            content_hours=around.hours[content] + content_rates[:, self._slow, None] * unobserved[:RECENT_HOURS],
+            spread=around.spread[content],
+            presence=reader.presence(part),
+            content_presence=around.presence[content],
+            content_rank=around.rank[content],
+            local_rank=around.local_rank(location, cell_rates[:, 0]),
+            newborn=around.newborn,
+            yesterday=hours[:, RECENT_HOURS:],
+            places=self.places,
+            half_lives_hours=self._half_lives_hours,
+        )
+
+    def _affinity(self, cell_rates: Float64, content_rates: Float64, location: Int32) -> Float64:
+        slow = self._slow
+        weight = self._half_lives_hours[slow] / LN2
+        pseudo = self._settings.affinity_pseudo_count
+        return (cell_rates[:, slow] * weight + pseudo * self.places.share[location]) / (
+            content_rates[:, slow] * weight + pseudo
+        )
 
 
 def _age_hours(first_seen_us: Int64, at_us: int, settings: DemandSettings) -> Float64:
@@ -143,9 +234,3 @@ def _age_hours(first_seen_us: Int64, at_us: int, settings: DemandSettings) -> Fl
     age = (at_us - first_seen_us.astype(np.float64)) / HOUR_US
     limit = settings.age_limit_hours
     return np.where((age < 0.0) | (age > limit), limit, age)
-
-
-def _hour_counts(
-    store: CounterStore, content: Int32, location: Int32, *, hours_back: tuple[int, int], at_us: int
-) -> Float64:
-    return np.asarray(store.hourly_cell_counts(content, location, *hours_back, at_us), dtype=np.float64)

@@ -70,7 +70,7 @@ def test_seasonal_growth__quiet_places_follow_the_whole() -> None:
 
 def test_seasonal_growth__without_a_past_nothing_is_expected_to_change() -> None:
     """In the first day of a log there is no yesterday: the factor is 1, not noise."""
-    counts = np.zeros((2, 169))
+    counts = np.full((2, 169), np.nan)
     counts[:, -5:] = 50.0
     assert places(counts).seasonal_growth(1).tolist() == [1.0, 1.0]
     assert places(counts).seasonal_growth(24).tolist() == [1.0, 1.0]
@@ -84,11 +84,11 @@ def test_seasonal_growth__is_limited() -> None:
 
 
 def test_observe__reads_the_counters_of_each_cell() -> None:
-    """The features must be the counters': rate = count x ln 2 / half-life, one hour after one request at 0.5 h."""
+    """The features must be the counters': rate = count x ln 2 / half-life / observed share, an hour after one request."""
     log = RequestLog.from_columns(np.array([hours(0.0)], dtype=np.int64), ["s"], ["c"], ["l"])
     state = observe(store_of(log), at_us=hours(1.0), settings=SMALL)
-    # Two half-lives of 0.5 h have passed: 1/4 request left, x ln 2 / 0.5 h.
-    assert state.cell_rates[0, 0] == pytest.approx(0.25 * np.log(2) / 0.5)
+    # Two half-lives of 0.5 h have passed: 1/4 request left, x ln 2 / 0.5 h, and 3/4 of the memory was observed.
+    assert state.cell_rates[0, 0] == pytest.approx(0.25 * np.log(2) / 0.5 / 0.75)
     assert state.content_age_hours.tolist() == [1.0]
     assert state.cell_age_hours.tolist() == [1.0]
     assert state.last_hour.tolist() == [1.0]
@@ -101,7 +101,7 @@ def test_base_features__finite_and_named() -> None:
     store = store_of(constant_log(n_hours=30, seed=1))
     state = observe(store, at_us=hours(30), settings=SMALL)
     features = base_features(state)
-    assert features.shape == (len(state), len(base_feature_names(state.half_lives_hours)))
+    assert features.shape == (len(state), len(base_feature_names(state.half_lives_hours, SMALL.horizons_hours)))
     assert np.isfinite(features).all()
 
 

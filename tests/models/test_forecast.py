@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from models.events import HOUR_US
-from models.forecast import ChurnForecast, DemandForecast, negative_binomial_quantiles
+from models.forecast import POISSON_DISPERSION, ChurnForecast, DemandForecast, negative_binomial_quantiles
 
 
 def demand_forecast(**changes: Any) -> DemandForecast:
@@ -74,6 +74,27 @@ def test_quantiles__agree_with_scipy(mean: float, dispersion: float, probability
     assert 0.0 <= count <= high < np.inf
     assert law.cdf(count) >= probability - 1e-9
     assert count == 0 or law.cdf(count - 1) <= probability + 1e-9
+
+
+@pytest.mark.parametrize(("least", "most"), [(1e-5, 1.0), (1.0, 600.0), (400.0, 1e5), (1e5, 1e6)])
+def test_quantiles__are_scipys(least: float, most: float) -> None:
+    """Skipped, summed and walked rows must all be the textbook's inverse, count for count, for any dispersion."""
+    rng = np.random.default_rng(0)
+    mean = np.exp(rng.uniform(np.log(least), np.log(most), 300))
+    dispersion = np.exp(rng.uniform(np.log(1e-6), np.log(50.0), 300)) * (rng.random(300) < 0.8)
+    probabilities = (0.975, 0.001, 0.5, 0.1, 0.9)  # in no order
+    counts = negative_binomial_quantiles(probabilities, mean, dispersion)
+    poisson = dispersion < POISSON_DISPERSION
+    shape = 1 / np.where(poisson, 1.0, dispersion)
+    for row, probability in zip(counts, probabilities, strict=True):
+        broad = stats.nbinom.ppf(probability, shape, shape / (shape + mean))
+        assert np.array_equal(row, np.where(poisson, stats.poisson.ppf(probability, mean), broad))
+
+
+def test_quantiles__of_nothing() -> None:
+    """No cell, or no probability, is no error."""
+    assert negative_binomial_quantiles([0.5, 0.1], np.zeros(0), np.zeros(0)).shape == (2, 0)
+    assert negative_binomial_quantiles([], np.ones(3), np.ones(3)).shape == (0, 3)
 
 
 def test_quantile__refuses_percent() -> None:
