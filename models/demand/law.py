@@ -20,7 +20,8 @@ from models.events import Float64
 from models.metrics import negative_binomial_losses
 
 DISPERSION_RANGE = (1e-4, 50.0)
-_PRIOR_DAYS = 1.0
+PRIOR_DAYS = 1.0
+"""Days of validation that count as much as the belief that nothing needs correcting."""
 _ROWS_TO_FIT = 20_000
 
 
@@ -53,7 +54,7 @@ def fit_bias(counts: Float64, raw_mean: Float64, weights: Float64, *, days: floa
     demand, forecast = float(weights @ counts), float(weights @ raw_mean)
     if demand <= 0.0 or forecast <= 0.0:
         return 1.0
-    return float(np.exp(np.log(demand / forecast) * days / (days + _PRIOR_DAYS)))
+    return float(np.exp(np.log(demand / forecast) * days / (days + PRIOR_DAYS)))
 
 
 def fit_law(counts: Float64, raw_mean: Float64, weights: Float64, *, days: float, seed: int = 0) -> CountLaw:

@@ -9,13 +9,14 @@ the prior; the cap F keeps a mean within exp(F) of it whatever the inputs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.demand.settings import DemandSettings
 from models.events import Float64, Reals
@@ -45,10 +46,25 @@ class ResidualNetwork(nn.Module):
         """From inputs (n, n_inputs) and horizon (n,) int64 to log-residual (n,) and log-dispersion (n,)."""
         hidden = self.trunk(inputs)
         index = horizon[:, None]
-        cap = self.caps[horizon]
         raw = self.mean_head(hidden).gather(1, index)[:, 0]
         log_dispersion = self.dispersion_head(hidden).gather(1, index)[:, 0]
-        return cap * torch.tanh(raw / cap), LOG_DISPERSION_LIMIT * torch.tanh(log_dispersion / LOG_DISPERSION_LIMIT)
+        return _limited(raw, self.caps[horizon]), _limited(log_dispersion, LOG_DISPERSION_LIMIT)
+
+    def at_horizon(self, inputs: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        """The same of one horizon for all rows, without gradients: only its heads, and no copies of hidden layers."""
+        hidden = inputs
+        for layer in self.trunk:
+            hidden = functional.silu(hidden, inplace=True) if isinstance(layer, nn.SiLU) else layer(hidden)
+        raw, log_dispersion = (
+            functional.linear(hidden, head.weight[index : index + 1], head.bias[index : index + 1])[:, 0]
+            for head in (self.mean_head, self.dispersion_head)
+        )
+        return _limited(raw, self.caps[index]), _limited(log_dispersion, LOG_DISPERSION_LIMIT)
+
+
+def _limited(values: Tensor, limit: Tensor | float) -> Tensor:
+    """Values squeezed into (-limit, limit), unchanged near zero."""
+    return limit * torch.tanh(values / limit)
 
 
 def negative_binomial_loss(counts: Tensor, log_mean: Tensor, log_dispersion: Tensor) -> Tensor:
@@ -78,8 +94,10 @@ class InputScale:
         return cls(inputs.mean(axis=0, dtype=np.float64), np.where(width > 1e-6, width, 1.0), limit_sd)
 
     def apply(self, inputs: Reals) -> Tensor:
-        scaled = (inputs - self.centre) / self.width
-        return torch.from_numpy(np.clip(scaled, -self.limit_sd, self.limit_sd).astype(np.float32))
+        scaled = inputs.astype(np.float32)
+        scaled -= self.centre.astype(np.float32)
+        scaled /= self.width.astype(np.float32)
+        return torch.from_numpy(np.clip(scaled, -self.limit_sd, self.limit_sd, out=scaled))
 
 
 def network_inputs(base: Reals, growth: Reals, prior_mean: Reals) -> Reals:
@@ -95,25 +113,33 @@ class ResidualEnsemble:
         self.scale = scale
 
     @classmethod
-    def untrained(cls, settings: DemandSettings, scale: InputScale, *, members: int) -> ResidualEnsemble:
-        """Networks of the right shape, to be loaded into; their residual is zero."""
+    def load(
+        cls, settings: DemandSettings, scale: InputScale, tensors: Mapping[str, Tensor], *, prefix: str, members: int
+    ) -> ResidualEnsemble:
+        """The networks that `tensors` wrote.
+
+        Raises:
+            RuntimeError: the tensors are those of other networks.
+        """
         networks = [build_network(settings, n_inputs=len(scale.centre), seed=seed) for seed in range(members)]
+        for index, network in enumerate(networks):
+            mine = f"{prefix}.member_{index}."
+            network.load_state_dict({k[len(mine) :]: v for k, v in tensors.items() if k.startswith(mine)})
         return cls(networks, scale)
 
     @torch.inference_mode()
     def correct(self, inputs: Reals, horizon_index: int) -> tuple[Float64, Float64]:
         """Log-residual and log-dispersion, both shape (n,)."""
         scaled = self.scale.apply(inputs)
-        horizon = torch.full((len(scaled),), horizon_index, dtype=torch.int64)
-        answers = [member(scaled, horizon) for member in self.members]
+        answers = [member.at_horizon(scaled, horizon_index) for member in self.members]
         residual, log_dispersion = (
             torch.stack(part).mean(dim=0).double().numpy() for part in zip(*answers, strict=True)
         )
         return residual, log_dispersion
 
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
         return {
-            f"member_{index}.{name}": tensor
+            f"{prefix}.member_{index}.{name}": tensor
             for index, member in enumerate(self.members)
             for name, tensor in member.state_dict().items()
         }

@@ -22,7 +22,7 @@ from scipy.optimize import nnls
 from models.demand.cells import CellState, nearest_half_life
 from models.events import Bool, Float64, Reals
 
-MEAN_FLOOR = 1e-4
+MEAN_FLOOR = 1e-3
 """No cell is forecast below this many requests: one request there must not cost an infinite loss."""
 OWN, CONTENT, AFFINITY, FLOW = "own", "content", "affinity", "flow"
 ALL_PARTS = (OWN, CONTENT, AFFINITY, FLOW)

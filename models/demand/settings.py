@@ -21,32 +21,39 @@ class DemandSettings:
     """Traffic that a location needs before its own daily rhythm outweighs that of all locations, requests per hour."""
     growth_limit: float = 8.0
     """Largest factor, and inverse of the smallest, by which traffic may be expected to change."""
-    age_limit_hours: float = 24.0
-    """Ages are cut here, in hours; keep it within the warm-up, so that no input grows with the length of the log."""
+    age_limit_hours: float = 48.0
+    """Ages are cut here, in hours; of the order of the warm-up, so that no input grows with the length of the log."""
     origin_every_hours: int = 1
     """Distance of the instants at which training looks forward, in hours."""
     warm_up_hours: int = 24
     """First hours of the training window that only fill the counters."""
     max_cells_per_origin: int = 2500
     """Cells drawn at each training origin; busy cells are likelier, and weighted so that no bias results."""
-    hidden_sizes: tuple[int, ...] = (64, 64)
+    hidden_sizes: tuple[int, ...] = (96, 96)
     """Widths of the hidden layers of the residual network."""
-    residual_caps: tuple[float, ...] = (3.0, 1.5, 1.5)
-    """Largest absolute log-residual of the network by horizon: the mean stays within exp(cap) of the prior."""
+    residual_caps: tuple[float, ...] = (2.2, 1.5, 1.5)
+    """Largest absolute log-residual by horizon: the mean stays within exp(cap) of the prior, so below ten times it."""
     input_limit_sd: float = 4.0
     """Inputs of the network are cut at this many standard deviations."""
-    learning_rate: float = 0.002
+    learning_rate: float = 0.003
     """Step size of AdamW at the start; it falls to zero along a cosine."""
+    averaging: float = 0.998
+    """Share of the moving average of the weights that a step leaves in place; the average is what forecasts."""
     weight_decay: float = 0.001
     """Decoupled weight decay of AdamW."""
-    batch_rows: int = 4096
+    batch_rows: int = 2048
     """Rows (cell, horizon) in one training step."""
-    max_epochs: int = 6
-    """Most passes over the training rows."""
-    patience_epochs: int = 2
-    """Training stops after this many passes without a better validation loss; the best pass is kept."""
+    max_epochs: int = 10
+    """Most passes over the training rows; 0 leaves the prior alone."""
+    patience_epochs: int = 4
+    """Training stops after this many passes without a better validation loss at any horizon; for each horizon the best
+    pass is kept."""
+    mean_loss_weight: float = 0.3
+    """Weight of the Poisson loss of the mean beside the loss of the whole law: wide laws forgive errors of busy cells."""
     members: int = 2
     """Networks trained from different seeds; their log-residuals and log-dispersions are averaged."""
+    boosting_iterations: int = 150
+    """Most boosted trees that are blended with the networks where validation says so, by horizon; 0 for none."""
 
     def __post_init__(self) -> None:
         problems = [
@@ -60,9 +67,14 @@ class DemandSettings:
         ]  # fmt: skip
         problems += [
             f"Expected {name} >= 0, got {getattr(self, name)!r}."
-            for name in ("warm_up_hours", "weight_decay", "max_epochs", "patience_epochs")
+            for name in (
+                "warm_up_hours", "weight_decay", "max_epochs", "patience_epochs", "mean_loss_weight",
+                "boosting_iterations",
+            )
             if not getattr(self, name) >= 0
-        ]
+        ]  # fmt: skip
+        if not 0 <= self.averaging < 1:
+            problems.append(f"Expected 0 <= averaging < 1, got {self.averaging!r}.")
         if not self.growth_limit > 1:
             problems.append(f"Expected growth_limit > 1, got {self.growth_limit!r}.")
         problems += self._horizon_problems()

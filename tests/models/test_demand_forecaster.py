@@ -107,7 +107,7 @@ def test_prior_alone__works_and_is_saved(forecaster: DemandForecaster, store: Co
 def test_without_epochs__fit_gives_the_prior(log: RequestLog) -> None:
     """A quick fit for a fallback must not need a network at all."""
     model, history = fit_demand(log, train=TRAIN, validation=VALIDATION, settings=replace(SMALL, max_epochs=0), seed=0)
-    assert model.network is None
+    assert model.learned is None
     assert history == []
 
 

@@ -22,7 +22,7 @@ from tests.models.demand_world import SMALL
 def test_untrained_network__is_the_prior() -> None:
     """A residual that starts elsewhere would have to relearn what the counters know."""
     scale = InputScale(np.zeros(5), np.ones(5), 4.0)
-    ensemble = ResidualEnsemble.untrained(SMALL, scale, members=2)
+    ensemble = ResidualEnsemble([build_network(SMALL, n_inputs=5, seed=seed) for seed in range(2)], scale)
     residual, log_dispersion = ensemble.correct(np.random.default_rng(0).normal(size=(50, 5)), 1)
     assert residual.tolist() == [0.0] * 50
     assert log_dispersion.tolist() == [0.0] * 50

@@ -128,7 +128,7 @@ def test_law__round_trip_and_floor() -> None:
     """A zero forecast keeps a small mean, so that one request does not cost an infinite loss."""
     law = CountLaw(1.5, -0.5, -0.3)
     assert CountLaw.from_state(law.to_state()) == law
-    assert law.mean(np.array([0.0, 2.0])).tolist() == [1e-4, 3.0]
+    assert law.mean(np.array([0.0, 2.0])).tolist() == [1e-3, 3.0]
     assert fit_law(np.zeros(0), np.zeros(0), np.zeros(0), days=1.0) == CountLaw()
 
 
