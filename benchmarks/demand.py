@@ -1,112 +1,280 @@
-"""Demand models on a real request log: training and forecast cost, and every method's scores in one table.
+"""Demand models beside their peers on a request log: rolling origins, trained anew for every test day.
 
-    python benchmarks/demand.py requests.parquet --train 2017-10-02 2017-10-07 --validation 2017-10-07 2017-10-09 \
-        --test 2017-10-09 2017-10-10 --every 3
+    python -m benchmarks.demand --home .premirror --tables newsroom --work build/demand
 
-The table needs the columns ts, session, content and location.
+For each test day the models train from `--train-start` to two days before it, choose on these two days, and forecast
+from origins of the day: every hour for the next hour, every three hours for longer windows, which may reach into the
+next day where the log does. What a part has found stays in the work folder, so that a run can be broken off, or shared
+between processes with `--part`:
+
+    day:K       every method on the K-th test day
+    series      statsforecast's methods on a sample of active cells of the first test day, same rows as ours
+    table       the tables, ratios with intervals over whole origins, and which goals are met
+
+`--until` hides everything from an instant on, so that days kept for a final comparison stay unseen.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import platform
 import resource
+import sys
+import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
 
+from benchmarks.demand_series import draw, score_series
+from benchmarks.demand_table import OURS, PRIOR, tell
+from benchmarks.lightgbm_peer import fit_lightgbm
 from models.counters import CounterSettings, CounterStore
 from models.demand.baselines import fit_hawkes, fit_references, untrained_references
 from models.demand.boosting import fit_boosting
-from models.demand.evaluation import difference_rows, metric_rows, score_origins
+from models.demand.evaluation import OriginScore, score_origins
 from models.demand.forecaster import CellForecaster
-from models.demand.samples import Window
+from models.demand.samples import DemandSamples
+from models.demand.scores import ScoreSums
 from models.demand.settings import DemandSettings
 from models.demand.training import collect_windows, fit_prior, fit_samples
-from models.events import RequestLog
+from models.events import DAY_US, HOUR_US, RequestLog
+from pipelines.home import Home
+from pipelines.store import read_request_log
 
-SHOWN = ("wape", "wape_median", "rmse", "poisson_deviance", "nll", "scaled_pinball", "coverage_80", "top20_captured")
+VALIDATION_DAYS = 2
+EVERY_HOURS = {1: 1, 6: 3, 24: 3}
+"""Distance of the test origins by horizon; another horizon has the last one's."""
+SERIES_ORIGINS_EVERY_HOURS = 6
 
 
-def main() -> None:
-    arguments = parse()
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, numpy {np.__version__}")
-    log = read_log(arguments.requests)
-    settings = DemandSettings()
-    methods = train(log, window(arguments.train), window(arguments.validation), settings)
-    time_forecast(methods[0], log, at_us=window(arguments.test)[0], settings=settings)
-    start_us, end_us = window(arguments.test)
-    scores = score_origins(
-        methods, log, start_us=start_us, end_us=end_us, horizons_hours=(1, 6), every_hours=arguments.every
-    )
-    for row in metric_rows(scores, start_us=start_us, end_us=end_us):
-        if row["stratum"] in ("all", "new content"):
-            numbers = "  ".join(f"{row[name]:.4f}" for name in SHOWN)
-            print(f"{row['horizon_hours']:>2} h  {row['stratum']:<12} {row['model']:<40} {numbers}")
-    for row in difference_rows(scores, reference="gradient boosting + Markov"):
-        if row["stratum"] == "all" and row["model"] == methods[0].name:
-            print(
-                f"{row['horizon_hours']:>2} h  {row['metric']}: {row['gain']:.4f} [{row['low']:.4f}, {row['high']:.4f}]"
+@dataclass(frozen=True)
+class Setup:
+    """What is measured."""
+
+    tables: str = "newsroom"
+    train_start: str = "2017-10-01"
+    days: tuple[str, ...] = ("2017-10-09", "2017-10-10", "2017-10-11", "2017-10-12")
+    until: str = ""
+    origin_every: int = 2
+    boosting_iterations: int = 60
+    series: int = 150
+    seed: int = 0
+
+    @property
+    def settings(self) -> DemandSettings:
+        return replace(DemandSettings(), origin_every_hours=self.origin_every)
+
+
+class World:
+    """The log, and the models as they are trained for one test day."""
+
+    def __init__(self, setup: Setup, folder: Path) -> None:
+        self.setup, self.folder, self.settings = setup, folder, setup.settings
+
+    @cached_property
+    def log(self) -> RequestLog:
+        return read_request_log(self.folder, before_us=instant(self.setup.until) if self.setup.until else None)
+
+    @property
+    def end_us(self) -> int:
+        """Where observation ends: the hour of the last request is taken as complete."""
+        return (int(self.log.ts_us[-1]) // HOUR_US + 1) * HOUR_US
+
+    def samples(self, day_us: int) -> tuple[DemandSamples, DemandSamples]:
+        validation_us = day_us - VALIDATION_DAYS * DAY_US
+        return collect_windows(
+            self.log,
+            train=(instant(self.setup.train_start), validation_us),
+            validation=(validation_us, day_us),
+            settings=self.settings,
+            seed=self.setup.seed,
+            references=[r.mean for r in untrained_references(self.settings, CounterSettings())],
+        )
+
+    def simple(self, fitted: DemandSamples, held_out: DemandSamples) -> list[CellForecaster]:
+        """Ours and everything that is fitted in seconds."""
+        settings, seed = self.settings, self.setup.seed
+        ours, _ = fit_samples(fitted, held_out, settings=settings, seed=seed)
+        ours.name = OURS
+        _, remainder = fit_prior(fitted, settings)
+        references = untrained_references(settings, CounterSettings())
+        return [
+            ours,
+            *fit_hawkes(fitted, held_out, settings=settings, remainder=remainder, seed=seed),
+            *fit_references(references, held_out, settings=settings, remainder=remainder, seed=seed),
+        ]
+
+    def boosted(self, fitted: DemandSamples, held_out: DemandSamples) -> list[CellForecaster]:
+        """Gradient boosting: the stack's own on our prior's least squares, and LightGBM."""
+        prior, remainder = fit_prior(fitted, self.settings)
+        settings, seed, trees = self.settings, self.setup.seed, self.setup.boosting_iterations
+        own = [
+            fit_boosting(
+                fitted,
+                held_out,
+                settings=settings,
+                remainder=remainder,
+                markov=markov,
+                iterations=trees,
+                seed=seed,
             )
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+            for markov in ((False, True) if trees else ())
+        ]
+        if own:
+            note("gradient boosting of the stack trained")
+        return own + fit_lightgbm(fitted, held_out, settings=settings, remainder=remainder, prior=prior, seed=seed)
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("requests", type=Path)
-    for name in ("train", "validation", "test"):
-        parser.add_argument(f"--{name}", nargs=2, required=True, metavar=("START", "END"))
-    parser.add_argument("--every", type=int, default=3, help="hours between test origins")
-    return parser.parse_args()
+def instant(day: str) -> int:
+    return int(np.datetime64(day, "us").astype(np.int64))
 
 
-def window(days: list[str]) -> Window:
-    start_us, end_us = (int(np.datetime64(day, "us").astype(np.int64)) for day in days)
-    return start_us, end_us
+# ---- parts
 
 
-def read_log(path: Path) -> RequestLog:
-    table = pq.read_table(path, columns=["ts", "session", "content", "location"])
-    ts_us = table["ts"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
-    columns = (table[name].to_numpy() for name in ("session", "content", "location"))
-    return RequestLog.from_columns(ts_us, *columns)
-
-
-def train(log: RequestLog, fit: Window, validation: Window, settings: DemandSettings) -> list[CellForecaster]:
-    references = untrained_references(settings, CounterSettings())
-    means = [reference.mean for reference in references]
-    began = time.perf_counter()
-    rows, held_out = collect_windows(log, train=fit, validation=validation, settings=settings, seed=0, references=means)
-    collected = time.perf_counter()
-    model, _ = fit_samples(rows, held_out, settings=settings, seed=0)
-    trained = time.perf_counter()
-    print(
-        f"rows {len(rows)} + {len(held_out)}: {collected - began:.1f} s; prior and networks {trained - collected:.1f} s"
+def score_day(world: World, day_us: int) -> list[OriginScore]:
+    """Every method on one test day."""
+    fitted, held_out = world.samples(day_us)
+    methods = world.simple(fitted, held_out)
+    note("ours and simple methods trained")
+    methods += world.boosted(fitted, held_out)
+    note("LightGBM trained")
+    del fitted, held_out
+    longest = max(EVERY_HOURS.values())
+    return score_origins(
+        methods,
+        world.log,
+        start_us=day_us,
+        end_us=day_us + DAY_US,
+        horizons_hours=world.settings.horizons_hours,
+        every_hours={hours: EVERY_HOURS.get(hours, longest) for hours in world.settings.horizons_hours},
+        read_until_us=min(day_us + 2 * DAY_US, world.end_us),
     )
-    _, remainder = fit_prior(rows, settings)
-    boosting = [
-        fit_boosting(rows, held_out, settings=settings, remainder=remainder, markov=markov) for markov in (False, True)
-    ]
-    print(f"gradient boosting, twice: {time.perf_counter() - trained:.1f} s")
-    return [
-        model,
-        *fit_hawkes(rows, held_out, settings=settings, remainder=remainder),
-        *fit_references(references, held_out, settings=settings, remainder=remainder),
-        *boosting,
-    ]
 
 
-def time_forecast(method: CellForecaster, log: RequestLog, *, at_us: int, settings: DemandSettings) -> None:
+def score_sampled(world: World, day_us: int) -> list[OriginScore]:
+    """The library's per-series methods and ours on sampled cells of one test day."""
+    shown = {OURS, PRIOR, "EWMA 0.5 h", "EWMA 1.5 h", "EWMA x growth", "last value"}
+    methods = [method for method in world.simple(*world.samples(day_us)) if method.name in shown]
     store = CounterStore()
-    store.update(log.before(at_us))
-    for hours in settings.horizons_hours:
-        began = time.perf_counter()
-        forecast = method.forecast(store, at_us=at_us, horizon_hours=hours)
-        print(f"forecast of {hours} h: {len(forecast)} cells in {time.perf_counter() - began:.2f} s")
+    step = SERIES_ORIGINS_EVERY_HOURS * HOUR_US
+    validation = range(day_us - VALIDATION_DAYS * DAY_US, day_us - DAY_US, step)
+    test = range(day_us, day_us + DAY_US, step)
+    common = {"series": world.setup.series, "seed": world.setup.seed}
+    held_out = draw(methods, world.log, store, validation, until_us=day_us, **common)
+    note("validation series forecast")
+    sampled = draw(methods, world.log, store, test, until_us=min(day_us + 2 * DAY_US, world.end_us), **common)
+    return score_series(held_out, sampled)
+
+
+def run_part(world: World, part: str, folder: Path) -> None:
+    """Measures a part and keeps it, unless that was done."""
+    path = folder / f"{part.replace(':', '_')}.npz"
+    if path.exists():
+        return
+    _ = world.log  # read the requests outside of the clock
+    began = time.process_time()
+    kind, _, which = part.partition(":")
+    day_us = instant(world.setup.days[int(which or 0)])
+    scores = score_day(world, day_us) if kind == "day" else score_sampled(world, day_us)
+    keep(path, scores, cpu_seconds=time.process_time() - began)
+    note(f"{part}: {time.process_time() - began:.0f} s, peak memory {peak_gib():.2f} GiB")
+
+
+# ---- keeping
+
+
+def keep(path: Path, scores: Sequence[OriginScore], *, cpu_seconds: float) -> None:
+    """Writes scores as arrays, complete or not at all."""
+    unfinished = path.with_suffix(f".{os.getpid()}.npz")
+    np.savez_compressed(
+        unfinished,
+        origin_us=np.array([score.origin_us for score in scores]),
+        horizon_hours=np.array([score.horizon_hours for score in scores]),
+        model=np.array([score.model for score in scores]),
+        stratum=np.array([score.stratum for score in scores]),
+        sums=np.stack([score.sums.values for score in scores]),
+        largest=np.array([score.sums.largest_over_prior for score in scores]),
+        cpu_seconds=np.array(cpu_seconds),
+    )
+    unfinished.rename(path)
+
+
+def kept(path: Path) -> tuple[list[OriginScore], float]:
+    """Scores as they were kept, and the processor time they took."""
+    with np.load(path) as arrays:
+        columns = [arrays[name].tolist() for name in ("origin_us", "horizon_hours", "model", "stratum", "largest")]
+        rows = zip(*columns, arrays["sums"], strict=True)
+        scores = [OriginScore(at, hours, m, s, ScoreSums(sums, most)) for at, hours, m, s, most, sums in rows]
+        return scores, float(arrays["cpu_seconds"])
+
+
+def report(setup: Setup, folder: Path) -> str:
+    """Writes results.json from the parts that are there; returns the tables."""
+    found = {path.stem: kept(path) for path in sorted(folder.glob("*.npz")) if path.stem.count(".") == 0}
+    days = [scores for name, (scores, _) in found.items() if name.startswith("day")]
+    if not days:
+        return "No day was measured yet."
+    told = tell(days, found["series"][0] if "series" in found else [], seed=setup.seed)
+    result = {
+        "setup": asdict(setup),
+        "cpu_seconds": {name: seconds for name, (_, seconds) in found.items()},
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "versions": {name: version(name) for name in ("numpy", "numba", "torch", "lightgbm", "statsforecast")},
+        **told.rows,
+    }
+    (folder / "results.json").write_text(json.dumps(result, indent=1))
+    return told.text
+
+
+def note(text: str) -> None:
+    print(f"[{time.process_time():.0f} s of processor time] {text}", file=sys.stderr)
+
+
+def peak_gib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def parse(given: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--home", type=Path, default=Path(os.environ.get("PREMIRROR_HOME", ".premirror")))
+    kept_in = Path(tempfile.gettempdir()) / "premirror_demand"
+    parser.add_argument("--work", type=Path, default=kept_in, help="folder for what is found")
+    parser.add_argument("--part", action="append", help="measure this part only; may be repeated")
+    for name, value in vars(Setup()).items():
+        many = {"nargs": "+", "type": str} if isinstance(value, tuple) else {"type": type(value)}
+        parser.add_argument(f"--{name.replace('_', '-')}", default=value, **many)
+    return parser.parse_args(given)
+
+
+def main(given: list[str] | None = None) -> None:
+    options = parse(given)
+    setup = Setup(**{name: getattr(options, name) for name in vars(Setup())} | {"days": tuple(options.days)})
+    tables = Home(options.home).tables(setup.tables)
+    if not tables.exists():
+        print(f"There are no tables at {tables}; ingest them, or give --home and --tables. Nothing was measured.")
+        return
+    options.work.mkdir(parents=True, exist_ok=True)
+    noted, text = options.work / "setup.json", json.dumps(asdict(setup))
+    if noted.exists() and noted.read_text() != text:
+        raise SystemExit(f"{options.work} holds another measurement, {noted.read_text()}; give another --work.")
+    noted.write_text(text)
+    parts = [*(f"day:{k}" for k in range(len(setup.days))), "series", "table"]
+    world = World(setup, tables)
+    for part in options.part or parts:
+        if part not in parts:
+            raise SystemExit(f"There is no part {part!r}; there are {', '.join(parts)}.")
+        if part == "table":
+            print(report(setup, options.work))
+        else:
+            run_part(world, part, options.work)
 
 
 if __name__ == "__main__":

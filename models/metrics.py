@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import gammaln, xlogy
+from numba import njit
+from scipy.special import betainc, gammaincc, gammaln, xlogy
 
 from models.events import Bool, Float64
 from models.forecast import POISSON_DISPERSION
@@ -58,6 +59,51 @@ def negative_binomial_nll(actual: Array, mean: Array, dispersion: Array) -> floa
     return _mean(negative_binomial_losses(actual, mean, dispersion))
 
 
+def negative_binomial_cumulative(counts: Array, mean: Array, dispersion: Array) -> Float64:
+    """P(y <= count) of each row, shape (n,); the regularised incomplete beta function I_p(1 / alpha, count + 1)."""
+    k, mu = counts.astype(np.float64), np.maximum(mean, 1e-12)
+    poisson = dispersion < POISSON_DISPERSION
+    shape = 1.0 / np.where(poisson, 1.0, dispersion)
+    reached = np.where(poisson, gammaincc(k + 1.0, mu), betainc(shape, k + 1.0, shape / (shape + mu)))
+    return np.asarray(reached, dtype=np.float64)
+
+
+def pit_masses(below: Float64, upto: Float64, edges: Float64) -> Float64:
+    """Expected share of each outcome's randomised probability integral transform between edges, (n_edges - 1, n).
+
+    A count y with F(y - 1) = a and F(y) = b stands for a uniform draw from [a, b]; its expectation is taken, not drawn.
+    Under the true law every bin of [0, 1] holds as much as it is wide. Czado, Gneiting and Held, "Predictive model
+    assessment for count data" (2009).
+
+    Args:
+        below: F(y - 1), 0 for y = 0. (n,)
+        upto: F(y). (n,)
+        edges: increasing, in [0, 1].
+    """
+    masses = np.zeros((len(edges) - 1, len(below)))
+    _spread_over_bins(below, upto, edges, masses)
+    return masses
+
+
+@njit(cache=True)
+def _spread_over_bins(below: Float64, upto: Float64, edges: Float64, masses: Float64) -> None:
+    for row in range(len(below)):
+        low, high = below[row], upto[row]
+        for k in range(len(edges) - 1):
+            if high - low > 1e-14:
+                masses[k, row] = max(min(high, edges[k + 1]) - max(low, edges[k]), 0.0) / (high - low)
+            elif edges[k] <= low and (low < edges[k + 1] or edges[k + 1] == 1.0):
+                masses[k, row] = 1.0  # an outcome that the law all but excludes is a point
+
+
+def randomised_coverage(below: Float64, upto: Float64, *, low: float = 0.1, high: float = 0.9) -> float:
+    """Share of outcomes whose randomised transform falls in [low, high]: high - low under the true law.
+
+    Closed intervals of counts cover more than they claim, because P(0) alone may be more than they claim.
+    """
+    return _mean(pit_masses(below, upto, np.array([low, high])))
+
+
 def scaled_pinball(actual: Array, probabilities: Sequence[float], quantiles: Array) -> float:
     """2 x mean pinball loss over the quantiles / mean demand. `quantiles` is (n_probabilities, n)."""
     if quantiles.shape != (len(probabilities), len(actual)):
@@ -75,10 +121,63 @@ def interval_coverage(actual: Array, low: Array, high: Array) -> float:
 def top_n_captured_share(actual: Array, predicted: Array, group: Array, *, n: int = 20) -> float:
     """Demand of each group's n best-predicted rows / demand of its n truly best rows, summed over groups.
 
-    Equal predictions keep their input order, so a forecast that cannot tell rows apart gains nothing by luck.
+    Equal predictions share the places they compete for: the expectation over random orders, so that neither the order
+    of the codes nor luck helps a forecast that cannot tell rows apart.
     """
     best = top_n_sum(actual, actual, group, n=n)
     return _ratio(top_n_sum(actual, predicted, group, n=n), best)
+
+
+def top_n_sum(actual: Array, score: Array, group: Array, *, n: int = 20) -> float:
+    """Demand of the n rows with the highest score in each group, summed over groups; ties share their places."""
+    return float(top_n_sums(actual, score, group, members=np.ones((1, len(actual)), dtype=bool), lengths=(n,))[0, 0])
+
+
+def top_n_sums(actual: Array, score: Array, group: Array, *, members: Bool, lengths: Sequence[int]) -> Float64:
+    """`top_n_sum` within each of several sets of rows and for several n, shape (n_sets, n_lengths).
+
+    Args:
+        actual: demand. (n,)
+        score: what rows are ranked by, highest first. (n,)
+        group: codes; each has lists of its own. (n,)
+        members: rows of each set. (n_sets, n)
+        lengths: lengths of the lists.
+    """
+    order = np.argsort(-score.astype(np.float64))
+    codes = group[order]
+    # Numbers of 16 bits are sorted by their digits, which is several times faster.
+    order = order[np.argsort(codes.astype(np.int16) if codes.max(initial=0) < 2**15 else codes, kind="stable")]
+    sums = np.zeros((len(members), len(lengths)))
+    _sum_heads(
+        actual[order].astype(np.float64),
+        score[order].astype(np.float64),
+        group[order].astype(np.int64),
+        np.ascontiguousarray(members[:, order]),
+        np.asarray(lengths, dtype=np.int64),
+        sums,
+    )
+    return sums
+
+
+@njit(cache=True)
+def _sum_heads(actual: Float64, score: Float64, group: Array, members: Bool, lengths: Array, sums: Float64) -> None:
+    """Rows come by group, then from the highest score; runs of equal scores are taken together."""
+    for chosen in range(len(members)):
+        row, before, last_group = 0, 0, -1
+        while row < len(actual):
+            if group[row] != last_group:
+                before, last_group = 0, group[row]
+            run_group, run_score, tied, demand = group[row], score[row], 0, 0.0
+            while row < len(actual) and group[row] == run_group and score[row] == run_score:
+                if members[chosen, row]:
+                    tied += 1
+                    demand += actual[row]
+                row += 1
+            for column in range(len(lengths)):
+                places = min(max(lengths[column] - before, 0), tied)
+                if places:
+                    sums[chosen, column] += demand * places / tied
+            before += tied
 
 
 def mrr(rank: Array, *, k: int = 20) -> float:
@@ -142,6 +241,7 @@ METRICS: dict[str, Metric] = {
         Metric("nll", negative_binomial_nll, higher_is_better=False),
         Metric("scaled_pinball", scaled_pinball, higher_is_better=False),
         Metric("coverage_80", interval_coverage, higher_is_better=True, target=0.8),
+        Metric("interval_80_pit", randomised_coverage, higher_is_better=True, target=0.8),
         Metric("top20_captured", top_n_captured_share, higher_is_better=True),
         Metric("mrr", mrr, higher_is_better=True),
         Metric("recall", recall_at_k, higher_is_better=True),
@@ -158,12 +258,3 @@ def _mean(values: Array) -> float:
 
 def _ratio(numerator: float, denominator: float) -> float:
     return float(numerator) / float(denominator) if denominator > 0.0 else float("nan")
-
-
-def top_n_sum(actual: Array, score: Array, group: Array, *, n: int = 20) -> float:
-    """Demand of the n rows with the highest score in each group, summed over groups."""
-    order = np.lexsort((np.arange(len(score)), -score.astype(np.float64), group))
-    ordered = group[order]
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(order) else np.zeros(0)
-    position = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))).astype(np.int64))
-    return float(actual[order][position < n].sum())

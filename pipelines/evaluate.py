@@ -17,8 +17,10 @@ from models.churn.training import fit_churn
 from models.counters import CounterSettings
 from models.demand.baselines import fit_hawkes, fit_references, untrained_references
 from models.demand.boosting import fit_boosting
-from models.demand.evaluation import difference_rows, metric_rows, score_origins
+from models.demand.comparison import difference_rows
+from models.demand.evaluation import metric_rows, score_origins
 from models.demand.forecaster import CellForecaster
+from models.demand.track import DemandFollower, DemandTrack
 from models.demand.training import collect_windows, fit_prior, fit_samples
 from models.events import RequestLog, window_name
 from models.next_content.baselines import PEERS, baselines, fit_peers
@@ -36,7 +38,7 @@ OURS = "ours"
 DECIDING_METRIC = "nll"
 """A proper score: it rewards honest probabilities and cannot be gamed by forecasting medians."""
 SHOWN = {
-    "demand": ["horizon_hours", "wape", "rmse", "nll", "scaled_pinball", "coverage_80", "top20_captured"],
+    "demand": ["horizon_hours", "wape", "rmse", "nll", "scaled_pinball", "interval_80_pit", "top20_captured"],
     "next-content": ["recall_at_1", "recall_at_20", "mrr_at_20", "nll", "ece_top1", "coverage", "milliseconds"],
     "churn": ["nll", "ibs", "ibss", "concordance", "ece", "calibration_slope"],
 }
@@ -48,13 +50,16 @@ class Evaluation:
 
     Attributes:
         rows: one a (window, model, stratum), for demand also horizon, with every metric; the whole window first.
-        differences: gain of each model over the reference with its interval; positive is better.
+        differences: gain of each model over the reference with its interval; positive is better. For demand also the
+            ratio of its metric to the reference's.
         seconds: what the whole comparison took.
+        track: the demand version that was to be followed, hour by hour over the test window.
     """
 
     rows: list[dict[str, Any]]
     differences: list[dict[str, Any]]
     seconds: float
+    track: DemandTrack | None = None
 
     def overall(self, *, horizon_hours: int | None = None) -> list[dict[str, Any]]:
         """The rows over everything, for one horizon where there are several."""
@@ -77,6 +82,7 @@ def evaluate(
     *,
     versions: Mapping[str, Any] | None = None,
     reference: str = OURS,
+    followed: str = "",
 ) -> Evaluation:
     """Compares `versions` (by name), or a model trained here called `ours`, with every baseline.
 
@@ -86,15 +92,17 @@ def evaluate(
         inputs: the data.
         versions: trained models; absent, the configured model is trained first.
         reference: the method that differences are taken against.
+        followed: name of the version to follow over the test window as well; demand only.
     """
     started = time.perf_counter()
+    track = None
     if isinstance(run, DemandRun):
-        rows, differences = _demand(run, inputs, versions, reference)
+        rows, differences, track = _demand(run, inputs, versions, reference, followed)
     elif isinstance(run, NextContentRun):
         rows, differences = _next_content(run, inputs, versions, reference)
     else:
         rows, differences = _churn(run, inputs, versions, reference)
-    return Evaluation(rows, differences, time.perf_counter() - started)
+    return Evaluation(rows, differences, time.perf_counter() - started, track)
 
 
 def evaluate_step(
@@ -117,8 +125,8 @@ def evaluate_step(
 
 
 def _demand(
-    run: DemandRun, inputs: Inputs, versions: Mapping[str, Any] | None, reference: str
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    run: DemandRun, inputs: Inputs, versions: Mapping[str, Any] | None, reference: str, followed: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], DemandTrack | None]:
     train, validation, test = run.windows.in_order()
     log = inputs.requests(test[1])
     references = untrained_references(run.model, CounterSettings())
@@ -147,6 +155,7 @@ def _demand(
         model.name = name
         methods.insert(0, model)
     del fitted, held_out
+    follower = DemandFollower(versions[followed], log, window=test, seed=run.seed) if followed else None
     scores = score_origins(
         methods,
         log,
@@ -154,10 +163,12 @@ def _demand(
         end_us=test[1],
         horizons_hours=run.model.horizons_hours,
         every_hours=round(run.test_every_hours),
+        follower=follower,
     )
     return (
-        metric_rows(scores, start_us=test[0], end_us=test[1]),
+        metric_rows(scores, start_us=test[0], end_us=test[1], part_hours=run.test_window_hours),
         difference_rows(scores, reference=reference, seed=run.seed),
+        None if follower is None else follower.track(),
     )
 
 

@@ -2,122 +2,206 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import xlogy
 
-from models.events import Bool, Float64
-from models.forecast import negative_binomial_quantiles
-from models.metrics import negative_binomial_losses, poisson_deviance, top_n_sum
+from models.events import Bool, Float64, Int32
+from models.forecast import POISSON_DISPERSION, negative_binomial_quantiles
+from models.metrics import negative_binomial_cumulative, negative_binomial_losses, pit_masses, top_n_sums
 
 QUANTILES = tuple(round(0.05 + 0.1 * k, 2) for k in range(10))
 """Probabilities of the scaled pinball loss."""
 INTERVAL = (0.1, 0.9)
 """Ends of the interval whose coverage is reported."""
-_CELL_SCORES = ("absolute_error_median", "deviance", "nll", "pinball", "covered", "captured", "best")
+PIT_EDGES = np.linspace(0.0, 1.0, 21)
+"""Bins of the randomised probability integral transform; the interval's ends are among them."""
+LIST_LENGTHS = (5, 20, 100)
+"""How many contents a list pushed to a location may hold."""
+
+_POINT = ("n", "demand", "forecast", "absolute_error", "squared_error")
+_LAW = ("absolute_error_median", "deviance", "nll", "pinball", "covered")
+_PIT = tuple(f"pit_{k:02d}" for k in range(len(PIT_EDGES) - 1))
+_LISTS = tuple(f"{kind}_{n}" for kind in ("captured", "best") for n in LIST_LENGTHS)
+TERMS = (*_POINT, *_LAW, *_PIT, *_LISTS)
+"""What is summed: counts of cells, demand and losses of each kind; `pinball` is twice the mean over the quantiles."""
+_POSITION = {name: position for position, name in enumerate(TERMS)}
+_PIT_PART = slice(_POSITION[_PIT[0]], _POSITION[_PIT[0]] + len(_PIT))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ScoreSums:
-    """Sums over cells from which every metric follows; sums of different origins add up."""
+    """Sums over cells from which every metric follows; sums of different origins add up.
 
-    n: float = 0.0
-    demand: float = 0.0
-    forecast: float = 0.0
-    absolute_error: float = 0.0
-    absolute_error_median: float = 0.0
-    squared_error: float = 0.0
-    deviance: float = 0.0
-    nll: float = 0.0
-    pinball: float = 0.0
-    covered: float = 0.0
-    captured: float = 0.0
-    best: float = 0.0
+    Attributes:
+        values: one sum for each of `TERMS`; NaN where a term is not defined. (n_terms,)
+        largest_over_prior: largest ratio of a mean to its prior; NaN for methods without a prior.
+    """
+
+    values: Float64
+    largest_over_prior: float = float("nan")
+
+    @classmethod
+    def none(cls) -> ScoreSums:
+        """Sums over no cell."""
+        return cls(np.zeros(len(TERMS)))
 
     def __add__(self, other: ScoreSums) -> ScoreSums:
-        return ScoreSums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        largest = float(np.fmax(self.largest_over_prior, other.largest_over_prior))
+        return ScoreSums(self.values + other.values, largest)
+
+    def __getitem__(self, term: str) -> float:
+        return float(self.values[_POSITION[term]])
+
+    @property
+    def pit(self) -> Float64:
+        """Expected outcomes by bin of the probability integral transform, shape (n_bins,)."""
+        return self.values[_PIT_PART]
 
     def metrics(self) -> dict[str, float]:
-        """Metrics by their names in `models.metrics.METRICS`, and the mean demand and forecast."""
-        n, demand = self.n or float("nan"), self.demand or float("nan")
+        """Metrics by their names in `models.metrics.METRICS`, and the mean demand and forecast; NaN: not defined."""
+        n = self["n"] or float("nan")
+        inside = (PIT_EDGES[:-1] > INTERVAL[0] - 1e-9) & (PIT_EDGES[1:] < INTERVAL[1] + 1e-9)
         return {
-            "demand": self.demand,
-            "forecast": self.forecast,
-            "wape": self.absolute_error / demand,
-            "wape_median": self.absolute_error_median / demand,
-            "rmse": float(np.sqrt(self.squared_error / n)),
-            "poisson_deviance": self.deviance / n,
-            "nll": self.nll / n,
-            "scaled_pinball": 2.0 * self.pinball / demand,
-            "coverage_80": self.covered / n,
-            "top20_captured": self.captured / (self.best or float("nan")),
+            "demand": self["demand"] or float("nan"),
+            "forecast": self["forecast"],
+            **{name: ratio.of(self.values) for name, ratio in RATIOS.items()},
+            "coverage_80": self["covered"] / n,
+            "interval_80_pit": float(self.pit[inside].sum()) / n,
+            "largest_over_prior": self.largest_over_prior,
         }
 
 
-def ratio_parts(sums: ScoreSums, metric: str) -> tuple[float, float]:
-    """Numerator and denominator of a metric that is a ratio of sums."""
-    return {
-        "nll": (sums.nll, sums.n),
-        "poisson_deviance": (sums.deviance, sums.n),
-        "wape": (sums.absolute_error, sums.demand),
-        "scaled_pinball": (2.0 * sums.pinball, sums.demand),
-        "top20_captured": (sums.captured, sums.best),
-    }[metric]
+@dataclass(frozen=True)
+class Ratio:
+    """A metric that is a ratio of two sums, or the root of one."""
+
+    numerator: str
+    denominator: str
+    root: bool = False
+    higher_is_better: bool = False
+
+    def of(self, sums: Float64) -> float:
+        """The metric of one vector of sums, (n_terms,)."""
+        return float(self.of_many(sums[None, :])[0])
+
+    def of_many(self, sums: Float64) -> Float64:
+        """The metric of several vectors of sums, (m, n_terms) to (m,); NaN over a denominator of zero."""
+        below = sums[:, _POSITION[self.denominator]]
+        values = sums[:, _POSITION[self.numerator]] / np.where(below > 0.0, below, np.nan)
+        return np.sqrt(values) if self.root else values
+
+
+RATIOS: dict[str, Ratio] = {
+    "wape": Ratio("absolute_error", "demand"),
+    "wape_median": Ratio("absolute_error_median", "demand"),
+    "rmse": Ratio("squared_error", "n", root=True),
+    "poisson_deviance": Ratio("deviance", "n"),
+    "nll": Ratio("nll", "n"),
+    "scaled_pinball": Ratio("pinball", "demand"),
+    **{f"top{n}_captured": Ratio(f"captured_{n}", f"best_{n}", higher_is_better=True) for n in LIST_LENGTHS},
+}
+"""Metrics whose differences and ratios between methods can be resampled over whole origins."""
 
 
 def location_sums(actual: Float64, mean: Float64) -> ScoreSums:
     """Point scores of totals by location; scores of a law or of a ranking are not defined there."""
-    return ScoreSums(
-        n=float(len(actual)),
-        demand=float(actual.sum()),
-        forecast=float(mean.sum()),
-        absolute_error=float(np.abs(actual - mean).sum()),
-        squared_error=float(((actual - mean) ** 2).sum()),
-        **dict.fromkeys(_CELL_SCORES, float("nan")),
-    )
+    error = actual - mean
+    point = [len(actual), actual.sum(), mean.sum(), np.abs(error).sum(), (error**2).sum()]
+    return ScoreSums(np.array([*point, *[np.nan] * (len(TERMS) - len(point))], dtype=np.float64))
 
 
 @dataclass(frozen=True)
-class CellLosses:
-    """Losses of one forecast by cell, so that each stratum is a sum over some of them; all (n,)."""
+class Scored:
+    """Outcomes of one window and the strata they are summed over: what every method is scored against.
+
+    Attributes:
+        actual: requests that came. (n,)
+        location: codes; every location has a list of its own. (n,)
+        strata: names, in the order of `members`.
+        members: which cells belong to each stratum. (n_strata, n)
+        best: demand of the truly best cells of each stratum by list length. (n_strata, n_lengths)
+    """
 
     actual: Float64
-    mean: Float64
-    median: Float64
-    nll: Float64
-    pinball: Float64
-    covered: Bool
+    location: Int32
+    strata: tuple[str, ...]
+    members: Bool
+    best: Float64
 
     @classmethod
-    def of(cls, actual: Float64, mean: Float64, dispersion: Float64) -> CellLosses:
-        """Scores a negative binomial forecast of each cell against what came."""
-        quantiles = negative_binomial_quantiles((*QUANTILES, 0.5, *INTERVAL), mean, dispersion)
-        levels = np.array(QUANTILES)[:, None]
-        over = actual[None, :] - quantiles[: len(QUANTILES)]
-        median, low, high = quantiles[len(QUANTILES) :]
-        return cls(
-            actual=actual,
-            mean=mean,
-            median=median,
-            nll=negative_binomial_losses(actual, mean, dispersion),
-            pinball=np.maximum(levels * over, (levels - 1.0) * over).mean(axis=0),
-            covered=(actual >= low) & (actual <= high),
-        )
+    def of(cls, actual: Float64, location: Int32, strata: dict[str, Bool]) -> Scored:
+        members = np.stack(list(strata.values()))
+        best = top_n_sums(actual, actual, location, members=members, lengths=LIST_LENGTHS)
+        return cls(actual, location, tuple(strata), members, best)
 
-    def sums(self, rows: Bool, group: Any) -> ScoreSums:
-        actual, mean = self.actual[rows], self.mean[rows]
-        return ScoreSums(
-            n=float(rows.sum()),
-            demand=float(actual.sum()),
-            forecast=float(mean.sum()),
-            absolute_error=float(np.abs(actual - mean).sum()),
-            absolute_error_median=float(np.abs(actual - self.median[rows]).sum()),
-            squared_error=float(((actual - mean) ** 2).sum()),
-            deviance=poisson_deviance(actual, mean) * len(actual) if len(actual) else 0.0,
-            nll=float(self.nll[rows].sum()),
-            pinball=float(self.pinball[rows].sum()),
-            covered=float(self.covered[rows].sum()),
-            captured=top_n_sum(actual, mean, group[rows]),
-            best=top_n_sum(actual, actual, group[rows]),
-        )
+    def sums(self, mean: Float64, dispersion: Float64, *, prior: Float64 | None = None) -> dict[str, ScoreSums]:
+        """Scores a negative binomial forecast of each cell against what came, stratum by stratum.
+
+        Args:
+            mean: of each cell. (n,)
+            dispersion: of each cell. (n,)
+            prior: what the mean was corrected from, where the method has one. (n,)
+        """
+        totals = self.members.astype(np.float64) @ cell_losses(self.actual, mean, dispersion).T
+        lists = top_n_sums(self.actual, mean, self.location, members=self.members, lengths=LIST_LENGTHS)
+        values = np.column_stack([totals, lists, self.best])
+        ratio = None if prior is None else mean / prior
+        return {
+            name: ScoreSums(values[k], float("nan") if ratio is None else _largest(ratio, self.members[k]))
+            for k, name in enumerate(self.strata)
+        }
+
+
+def _largest(ratio: Float64, rows: Bool) -> float:
+    return float(np.max(ratio, where=rows, initial=0.0)) if rows.any() else float("nan")
+
+
+def cell_losses(actual: Float64, mean: Float64, dispersion: Float64) -> Float64:
+    """The terms of `TERMS` before the lists for each cell, shape (n_cell_terms, n)."""
+    log_none = _log_probability_of_none(mean, dispersion)
+    none = np.exp(log_none)
+    pinball, median_error, covered = _quantile_losses(actual, mean, dispersion, none)
+    error = actual - mean
+    likelihood = -log_none
+    below, upto = np.zeros(len(actual)), none.copy()
+    came = np.flatnonzero(actual > 0.0)
+    law = mean[came], dispersion[came]
+    likelihood[came] = negative_binomial_losses(actual[came], *law)
+    below[came] = negative_binomial_cumulative(actual[came] - 1.0, *law)
+    upto[came] = negative_binomial_cumulative(actual[came], *law)
+    deviance = 2.0 * mean
+    deviance[came] += 2.0 * (xlogy(actual[came], actual[came] / np.maximum(mean[came], 1e-12)) - actual[came])
+    terms = [np.ones(len(actual)), actual, mean, np.abs(error), error**2]
+    terms += [median_error, deviance, likelihood, pinball, covered]
+    return np.concatenate([np.stack(terms), pit_masses(below, upto, PIT_EDGES)])
+
+
+def _log_probability_of_none(mean: Float64, dispersion: Float64) -> Float64:
+    poisson = dispersion < POISSON_DISPERSION
+    shape = 1.0 / np.where(poisson, 1.0, dispersion)
+    return np.asarray(-np.where(poisson, mean, shape * np.log1p(mean / shape)), dtype=np.float64)
+
+
+def _quantile_losses(
+    actual: Float64, mean: Float64, dispersion: Float64, none: Float64
+) -> tuple[Float64, Float64, Float64]:
+    """Twice the mean pinball loss, the error of the median, and whether the interval covers, all (n,).
+
+    Where no request is likelier than the highest quantile, every quantile is 0 and nothing needs to be inverted.
+    """
+    levels = np.array(QUANTILES)
+    pinball, median_error = 2.0 * levels.mean() * actual, actual.copy()
+    covered = (actual == 0.0).astype(np.float64)
+    rows = np.flatnonzero(none < max(levels.max(), INTERVAL[1]))
+    if not len(rows):
+        return pinball, median_error, covered
+    y = actual[rows]
+    quantiles = negative_binomial_quantiles((*QUANTILES, 0.5, *INTERVAL), mean[rows], dispersion[rows])
+    over = y[None, :] - quantiles[: len(levels)]
+    pinball[rows] = 2.0 * (levels[:, None] * over - np.minimum(over, 0.0)).mean(axis=0)
+    median, low, high = quantiles[len(levels) :]
+    median_error[rows] = np.abs(y - median)
+    covered[rows] = (y >= low) & (y <= high)
+    return pinball, median_error, covered

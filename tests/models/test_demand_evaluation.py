@@ -8,14 +8,23 @@ import numpy as np
 import pytest
 
 from models.counters import CounterSettings, CounterStore
-from models.demand.baselines import fit_hawkes, fit_references, untrained_references
+from models.demand.baselines import (
+    Reference,
+    ReferenceForecaster,
+    fit_hawkes,
+    fit_references,
+    untrained_references,
+)
 from models.demand.boosting import fit_boosting
-from models.demand.evaluation import difference_rows, evaluate, metric_rows, score_origins
+from models.demand.cells import CellState
+from models.demand.comparison import difference_rows
+from models.demand.evaluation import evaluate, metric_rows, score_origins
 from models.demand.forecaster import CellForecaster
-from models.demand.samples import advance, code_map, count_outcome, origins_of
-from models.demand.scores import INTERVAL, QUANTILES, CellLosses
+from models.demand.remainder import Remainder
+from models.demand.samples import ReferenceMeans, advance, code_map, count_outcome, origins_of
+from models.demand.scores import INTERVAL, QUANTILES, Scored
 from models.demand.training import collect_windows, fit_prior, fit_samples
-from models.events import RequestLog
+from models.events import HOUR_US, Float64, RequestLog
 from models.forecast import negative_binomial_quantiles
 from models.metrics import METRICS
 from tests.models.demand_world import SMALL, constant_log, hours
@@ -56,8 +65,10 @@ def methods(log: RequestLog) -> list[CellForecaster]:
 def test_evaluate__one_row_a_model_horizon_and_stratum(methods: list[CellForecaster], log: RequestLog) -> None:
     """An outsider repeats a claim from these rows, so none may be missing."""
     rows = evaluate(methods, log, start_us=START, end_us=END, horizons_hours=(1, 6), every_hours=2)
-    assert len(methods) == 13
-    assert len(rows) == 13 * 2 * 8
+    assert len(methods) == 16
+    # Nine strata of cells, the remainder, the totals, and the blocks of the day in which origins lie: 12:00 to 02:00
+    # is three for the next hour, 12:00 to 22:00 two for the next six hours.
+    assert len(rows) == 16 * (9 + 2 + 3) + 16 * (9 + 2 + 2)
     assert {row["window"] for row in rows} == {"2024-10-07T12:00Z/2024-10-08T04:00Z"}
     everything = [row for row in rows if row["stratum"] == "all"]
     # Every method is scored on the same cells and the same demand.
@@ -148,10 +159,10 @@ def test_score_sums__equal_the_metrics() -> None:
     rng = np.random.default_rng(0)
     mean, dispersion = rng.gamma(1.0, 2.0, 400), rng.gamma(1.0, 1.0, 400)
     actual, group = rng.poisson(mean).astype(np.float64), rng.integers(0, 4, 400)
-    losses = CellLosses.of(actual, mean, dispersion)
-    whole = losses.sums(np.ones(400, dtype=bool), group)
+    strata = {"all": np.ones(400, dtype=bool), "first": group < 2, "second": group >= 2}
+    sums = Scored.of(actual, group.astype(np.int32), strata).sums(mean, dispersion)
     # Groups are complete in each part, as the locations of two origins are.
-    parts = losses.sums(group < 2, group) + losses.sums(group >= 2, group)
+    whole, parts = sums["all"], sums["first"] + sums["second"]
     quantiles = negative_binomial_quantiles((*QUANTILES, *INTERVAL), mean, dispersion)
     expected = {
         "wape": METRICS["wape"].function(actual, mean),
@@ -162,8 +173,8 @@ def test_score_sums__equal_the_metrics() -> None:
         "coverage_80": METRICS["coverage_80"].function(actual, quantiles[-2], quantiles[-1]),
         "top20_captured": METRICS["top20_captured"].function(actual, mean, group, n=20),
     }
-    for sums in (whole, parts):
-        metrics = sums.metrics()
+    for pooled_sums in (whole, parts):
+        metrics = pooled_sums.metrics()
         assert {name: metrics[name] for name in expected} == pytest.approx(expected)
 
 
@@ -196,3 +207,111 @@ def test_score_origins__refuses_twins_and_empty_windows(methods: list[CellForeca
     scores = score_origins(methods[:1], log, start_us=START, end_us=hours(86), horizons_hours=(1,))
     with pytest.raises(ValueError, match="'nobody' was not scored"):
         difference_rows(scores, reference="nobody")
+
+
+def test_score_origins__windows_that_were_not_observed_are_left_out(
+    methods: list[CellForecaster], log: RequestLog
+) -> None:
+    """Missing is not zero: an origin whose window touches a gap of two hours has no outcome to be scored on."""
+
+    class Observed:
+        gaps = ((hours(88.5), hours(90.5)),)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(log, name)
+
+        def __len__(self) -> int:
+            return len(log)
+
+    whole, partly = (
+        score_origins(methods[-1:], source, start_us=START, end_us=hours(94), horizons_hours=(1,))  # type: ignore[arg-type]
+        for source in (log, Observed())
+    )
+    origins = [{score.origin_us for score in scores} for scores in (whole, partly)]
+    # 88:00-89:00, 89:00-90:00 and 90:00-91:00 touch the gap; 91:00 does not.
+    assert origins[0] - origins[1] == {hours(88), hours(89), hours(90)}
+
+
+def test_score_origins__horizons_may_have_origins_of_their_own(methods: list[CellForecaster], log: RequestLog) -> None:
+    """Windows of six hours may reach past the last origin, as far as the log is to be read, and come less often."""
+    scores = score_origins(
+        methods[-1:],
+        log,
+        start_us=START,
+        end_us=hours(90),
+        horizons_hours=(1, 6),
+        every_hours={1: 2, 6: 3},
+        read_until_us=hours(93),
+    )
+    found = {(score.horizon_hours, (score.origin_us - START) // hours_us(1)) for score in scores}
+    # The window from 90:00 - 3 h ends at 93:00; without `read_until_us` only the one from 84:00 would be known.
+    assert found == {(1, 0), (1, 2), (1, 4), (6, 0), (6, 3)}
+
+
+class Looks:
+    """Looks every hour at how much the counters hold."""
+
+    def __init__(self, origins: list[int]) -> None:
+        self.origins = origins
+        self.seen: list[tuple[int, int]] = []
+
+    def look(self, store: CounterStore, *, at_us: int) -> None:
+        self.seen.append((at_us, store.time_us))
+
+
+def test_score_origins__a_follower_looks_at_origins_of_its_own(methods: list[CellForecaster], log: RequestLog) -> None:
+    """Every hour, from counters that hold all requests before it and none after; the scores every six hours stay."""
+    looks = Looks([START + hour * HOUR_US for hour in range(16)])
+    scores, alone = (
+        score_origins(
+            methods[:1], log, start_us=START, end_us=END, horizons_hours=(1,), every_hours=6, follower=follower
+        )
+        for follower in (looks, None)
+    )
+    assert looks.seen == [(at, int(log.ts_us[log.ts_us < at][-1])) for at in looks.origins]
+    assert {score.origin_us for score in scores} == {START + hour * HOUR_US for hour in (0, 6, 12)}
+    for mine, theirs in zip(scores, alone, strict=True):
+        assert (mine.origin_us, mine.stratum) == (theirs.origin_us, theirs.stratum)
+        assert mine.sums.values == pytest.approx(theirs.sums.values, rel=1e-9, nan_ok=True)
+
+
+def test_score_origins__largest_mean_over_the_prior(methods: list[CellForecaster], log: RequestLog) -> None:
+    """Where a method says what it corrects, the largest correction is reported; others have none."""
+
+    class Doubled(ReferenceForecaster):
+        def prior_mean(self, state: CellState, horizon_hours: int) -> Float64:
+            return self.law(state, horizon_hours)[0] / 2.0
+
+    plain = next(method for method in methods if isinstance(method, ReferenceForecaster))
+    doubled = Doubled(plain.references, SMALL, laws=plain.laws, remainder=plain.remainder)
+    doubled.name = "doubled"
+    scores = score_origins([plain, doubled], log, start_us=START, end_us=hours(86), horizons_hours=(1,))
+    rows = metric_rows(scores, start_us=START, end_us=hours(86))
+    largest = {row["model"]: row["largest_over_prior"] for row in rows if row["stratum"] == "all"}
+    assert largest == {plain.name: None, "doubled": pytest.approx(2.0)}
+
+
+def test_fit_references__validation_chooses_among_those_of_one_name(log: RequestLog) -> None:
+    """With constant demand the slowest average is the best; three bad ones beside it must not be chosen."""
+    half_lives = CounterSettings().half_lives_hours
+    references = [Reference("EWMA", ewma_of(index)) for index in range(len(half_lives))]
+    _, held_out = collect_windows(
+        log,
+        train=(hours(0), hours(60)),
+        validation=(hours(60), hours(84)),
+        settings=SMALL,
+        seed=0,
+        references=[reference.mean for reference in references],
+    )
+    remainder = Remainder((1, 6), (0.0, 0.0), {})
+    (method,) = fit_references(references, held_out, settings=SMALL, remainder=remainder)
+    assert isinstance(method, ReferenceForecaster)
+    assert method.references == [references[-1], references[-1]]
+
+
+def ewma_of(index: int) -> ReferenceMeans:
+    return lambda state, horizon: state.cell_rates[:, index] * horizon
+
+
+def hours_us(count: int) -> int:
+    return hours(count) - hours(0)
