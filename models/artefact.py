@@ -94,7 +94,8 @@ def load_artefact(folder: Path, *, kind: str, format: int) -> Artefact:  # noqa:
     """
     folder = Path(folder)
     manifest = _read_manifest(folder)
-    _check_kind_and_format(folder, manifest, kind=kind, format_read=format)
+    _check_kind(folder, manifest, kind=kind)
+    _check_format(folder, manifest, kind=kind, format_read=format)
     for name, expected in manifest["files"].items():
         _check_file(folder, name, expected)
     return Artefact(
@@ -110,6 +111,17 @@ def load_artefact(folder: Path, *, kind: str, format: int) -> Artefact:  # noqa:
         },
         git_commit=manifest["git_commit"],
     )
+
+
+def read_state(folder: Path, *, kind: str) -> Mapping[str, Any]:
+    """The state of a saved folder of any format, without its tensors and tables.
+
+    Raises:
+        ArtefactError: the folder is missing, its manifest damaged, or it is of another kind.
+    """
+    manifest = _read_manifest(Path(folder))
+    _check_kind(Path(folder), manifest, kind=kind)
+    return dict(manifest["state"])
 
 
 def _write(artefact: Artefact, folder: Path) -> None:
@@ -164,11 +176,14 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def _check_kind_and_format(folder: Path, manifest: dict[str, Any], *, kind: str, format_read: int) -> None:
+def _check_kind(folder: Path, manifest: dict[str, Any], *, kind: str) -> None:
     if manifest["kind"] != kind:
         raise ArtefactError(
             f"{str(folder)!r} holds a model of kind {manifest['kind']!r}, but kind {kind!r} was asked for."
         )
+
+
+def _check_format(folder: Path, manifest: dict[str, Any], *, kind: str, format_read: int) -> None:
     if manifest["format"] != format_read:
         raise ArtefactError(
             f"{str(folder)!r} has format {manifest['format']!r} of kind {kind!r}, but this version reads format "

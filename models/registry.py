@@ -133,20 +133,19 @@ class Registry:
             return str(self._mlflow.artifacts.load_text(f"runs:/{run_id}/{name}"))
 
     def _start(self, entry: RunEntry) -> str:
-        from mlflow.entities import Metric, Param, RunTag
+        from mlflow.entities import Metric, Param
 
-        run = self.client.create_run(self._experiment(entry.experiment), run_name=entry.name)
+        tags = dict(entry.tags) | ({"mlflow.note.content": entry.description} if entry.description else {})
+        run = self.client.create_run(self._experiment(entry.experiment), run_name=entry.name, tags=tags)
         run_id: str = run.info.run_id
         now = time.time_ns() // 1_000_000
         metrics = [Metric(k, round(float(v), 4), now, 0) for k, v in entry.metrics.items()]
         metrics += [Metric(k, round(float(v), 4), now, step) for k, step, v in entry.steps]
-        tags = dict(entry.tags) | ({"mlflow.note.content": entry.description} if entry.description else {})
         params = [Param(k, str(v)) for k, v in entry.parameters.items()]
-        for first in range(0, max(len(metrics), 1), 900):
+        for first in range(0, len(metrics), 900):
             self.client.log_batch(run_id, metrics=metrics[first : first + 900])
-        for first in range(0, max(len(params), 1), 90):
+        for first in range(0, len(params), 90):
             self.client.log_batch(run_id, params=params[first : first + 90])
-        self.client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
         self._log_inputs(run_id, entry.datasets)
         for path, folder in entry.files:
             self.client.log_artifact(run_id, str(path), folder or None)

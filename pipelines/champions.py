@@ -11,6 +11,7 @@ which go by id, are counted on.
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from models.artefact import MANIFEST
 from models.churn.forecaster import ChurnForecaster
 from models.churn.history import SessionHistory
 from models.churn.settings import ChurnSettings
@@ -49,11 +51,13 @@ class Champion:
         model: the forecaster; None where nothing can stand in for it.
         version: version number in the registry, `last good` copy's number, or `none`.
         reason: why this is a fallback; empty where the champion itself answers.
+        digest: SHA-256 of the saved model, files and settings; empty where it was not saved.
     """
 
     model: Any
     version: str
     reason: str = ""
+    digest: str = ""
 
 
 class Champions:
@@ -108,7 +112,8 @@ class Champions:
         try:
             model = load(folder / "model")
             number = (folder / "version").read_text(encoding="utf-8").strip()
-            return Champion(model, number, f"{MODEL_NAMES[kind]}: last good local copy, because {reason}")
+            why = f"{MODEL_NAMES[kind]}: last good local copy, because {reason}"
+            return Champion(model, number, why, _digest(folder / "model"))
         except (ArtefactError, OSError):
             return Champion(fitted(), "none", f"{MODEL_NAMES[kind]}: {last_resort}, because {reason}")
 
@@ -124,7 +129,12 @@ class Champions:
             if folder.exists():
                 folder.rename(Path(beside) / "old")
             new.rename(folder)
-        return Champion(model, version)
+        return Champion(model, version, digest=_digest(folder / "model"))
+
+
+def _digest(saved: Path) -> str:
+    """Of a saved model's manifest, which holds the checksum of every other file."""
+    return hashlib.sha256((saved / MANIFEST).read_bytes()).hexdigest()
 
 
 # ---- next content after training

@@ -4,7 +4,7 @@
 |---|---|---|
 | world | configs/world | world |
 | ingest | configs/ingest | ingest |
-| demand, next-content, churn | configs/demand, configs/next_content, configs/churn | train, evaluate, review |
+| demand, next-content, churn | configs/demand, configs/next_content, configs/churn | train, evaluate, review; update |
 | placement | configs/placement | forecast, place, route |
 | replay | configs/replay | replay |
 | demo | configs/demo | demo |
@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, Field
 
 from models.churn.settings import ChurnSettings
+from models.demand.operation import DemandUpdateSettings, TrailingSettings
 from models.demand.settings import DemandSettings
 from models.next_content.settings import NextContentSettings
 from pipelines.errors import ConfigError, OutputError
@@ -172,10 +173,18 @@ class DemandRun:
     """Seed of everything random."""
     test_every_hours: float = 3.0
     """Distance of the origins at which methods are compared, in hours."""
+    test_window_hours: float | None = 24.0
+    """Length of the parts of the test window that get rows of their own, in hours; null leaves the window whole."""
     boosting_iterations: int = 200
     """Most trees of the gradient boosting among the baselines; 0 leaves it out. It costs most of the evaluation's time."""
     gate: GateSettings = field(default_factory=GateSettings)
     """When a candidate may become champion."""
+    update: DemandUpdateSettings = field(default_factory=DemandUpdateSettings)
+    """How `premirror update demand` brings the champion up to date."""
+
+    def __post_init__(self) -> None:
+        if self.test_window_hours is not None and not self.test_window_hours > 0:
+            raise ValueError(f"Expected test_window_hours > 0 or null, got {self.test_window_hours!r}.")
 
 
 Peer = Literal[
@@ -256,6 +265,8 @@ class PlacementRun:
     """What a plan made with a fallback means: exit 0 with a warning, or exit 4."""
     maximum_age_hours: float = 24.0
     """Data older than this at the planning instant count as late: the plan is marked as fallback."""
+    trailing: TrailingSettings = field(default_factory=TrailingSettings)
+    """When the demand model's own prior answers in its place."""
 
 
 Row = Literal["cdn-alone", "lru-paid", "lru-second-hit", "lru-free", "yesterday", "top-k", "ours", "clairvoyant"]
@@ -292,6 +303,8 @@ class ReplayRun:
     """Time between the requests for two segments of one view, in seconds."""
     seed: int = 0
     """Seed of the router's and the solver's choices."""
+    trailing: TrailingSettings = field(default_factory=TrailingSettings)
+    """When the demand model's own prior answers in its place."""
     minimum_users: int = 20
     """Places and cells behind which fewer users stand are not shown."""
     currency: str = "$"

@@ -2,36 +2,47 @@
 
 `forecasts/<id>/` holds `demand.parquet`, `churn.parquet` and a manifest; the id is a hash of the instant, the model
 versions, the tables and the configuration, so a second run finds its work done. `state/` holds the counters, the sessions
-and the next-content champion as of the newest forecast, for the service. No forecast rests on next content: what is
-wrong with it is a note in the manifest and no reason to call the forecast a fallback.
+and the next-content champion as of the newest forecast, for the service; the next forecast goes on from its counters
+(`pipelines/counter_state.py`) and comes to the same result as from the whole log. No forecast rests on next content: what
+is wrong with it is a note in the manifest and no reason to call the forecast a fallback.
+
+Where the demand model lost to its own prior over the trailing hours (`models/demand/trailing.py`), the prior answers and
+the forecast is a fallback; the manifest keeps both losses whoever answered.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from models.counters import CounterStore
+from models.demand.forecaster import DemandForecaster
 from models.events import HOUR_US, RequestLog
 from models.forecast import ChurnForecast, DemandForecast
-from models.snapshot import save_counters, save_sessions
+from models.registry import MODEL_NAMES
+from models.snapshot import save_sessions
 from pipelines.champions import Champion, Champions, brought_up_to_date, save_copy
+from pipelines.coding import instants
 from pipelines.config import DataSource, PlacementRun
 from pipelines.console import Console
+from pipelines.counter_state import Counted, count_until
 from pipelines.errors import Degraded, InputError
 from pipelines.home import Home
 from pipelines.inputs import Inputs
 from pipelines.jobs import MANIFEST, instant_us, iso, job_id, only_one, point_at, read_manifest, write_result
 from pipelines.provenance import code_commit, settings_digest
 from pipelines.staging import staged_folder
-from pipelines.store import read_parquet
+from pipelines.store import read_parquet, read_requests
 
 LATEST = "latest"
+COUNTERS = "counters"
 NEXT_CONTENT = "next-content"
+THREADS = min(os.cpu_count() or 1, 4)
+"""Of a demand forecast; it does not depend on their number."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +66,20 @@ class Forecasts:
 def forecast_step(settings: PlacementRun, home: Home, console: Console, *, at: str) -> tuple[dict[str, Any], str]:
     """Forecasts the window that starts at `at` (default: the first whole hour after the last request)."""
     inputs = Inputs.find(DataSource(tables=settings.tables), home)
-    everything = inputs.requests(np.iinfo(np.int64).max)
-    at_us = instant_us(at) if at else -(-(int(everything.ts_us[-1]) + 1) // HOUR_US) * HOUR_US
-    log = everything.before(at_us)
-    if len(log) == 0:
-        raise InputError(f"No request is known before {iso(at_us)}; give a later --at.")
+    at_us = instant_us(at) if at else -(-(_newest_us(inputs) + 1) // HOUR_US) * HOUR_US
+    try:
+        log = inputs.requests(at_us)
+    except InputError:
+        raise InputError(f"No request is known before {iso(at_us)}; give a later --at.") from None
     with only_one(home.forecasts):
         return _forecast(settings, home, console, inputs, log, at_us)
+
+
+def _newest_us(inputs: Inputs) -> int:
+    newest = instants(read_requests(inputs.path, columns=["ts"])["ts"])
+    if not len(newest):
+        raise InputError(f"{inputs.path}: there is no request at all. Run `ingest` on logs that hold some.")
+    return int(newest[-1])
 
 
 def _forecast(
@@ -85,8 +103,6 @@ def _forecast(
         "at": iso(at_us),
         "horizon_hours": settings.planning.horizon_hours,
         "tables": settings.tables,
-        "quality": "fallback" if reasons else "good",
-        "reasons": reasons,
         "code_commit": code_commit(),
         **facts,
     }
@@ -94,28 +110,56 @@ def _forecast(
     is_newest = not (home.forecasts / LATEST).exists() or latest_forecasts(home).at_us <= at_us
     if changed:
         console.note(f"forecasting {settings.planning.horizon_hours:g} h from {iso(at_us)}")
-        store = CounterStore()
-        store.update(log)
-        horizon = round(settings.planning.horizon_hours)
-        asked = demand.model.forecast(store, at_us=at_us, horizon_hours=horizon)
+        counted = count_until(
+            at_us,
+            log,
+            kept=home.state / COUNTERS,
+            model=demand.model,
+            model_digest=demand.digest,
+            settings=settings.trailing,
+        )
+        if counted.note:
+            console.note(counted.note)
+        asked, told = _demand_at(counted, demand.model, round(settings.planning.horizon_hours))
         gone = churn.model.forecast(history, at_us=at_us)
         if is_newest:  # before the forecast appears: a run that was killed between the two finds it missing, not old
             next_content = brought_up_to_date(next_content, home.state / NEXT_CONTENT, inputs, at_us=at_us)
-            _save_state(home, inputs, store, next_content, at_us)
+            _save_state(home, inputs, counted, demand, next_content)
             manifest["next_content"] = _told(next_content)
             if next_content.reason:
                 console.note(next_content.reason)
+        why = [*reasons, *_trailing_reasons(told)]
+        manifest |= {"quality": "fallback" if why else "good", "reasons": why, "trailing": told}
+        manifest |= {"counters": counted.told(), "cells": len(asked), "nodes": len(gone)}
         with staged_folder(folder) as staging:
             tables = {"demand": asked.to_arrow(with_other=True), "churn": gone.to_arrow()}
-            write_result(staging, tables, {**manifest, "cells": len(asked), "nodes": len(gone)})
+            write_result(staging, tables, manifest)
     if is_newest:
         point_at(home.forecasts / LATEST, folder)
+    value = {**read_manifest(folder), "changed": changed}
+    reasons += _trailing_reasons(value.get("trailing"))
     if reasons and settings.on_fallback == "strict":
         raise Degraded("The forecast is a fallback: " + "; ".join(reasons))
-    value = {**read_manifest(folder), "changed": changed}
     did = "written" if changed else "was there already; nothing to do"
     text = f"Forecast {name} {did}: {value['cells']:,} cells, {value['nodes']:,} nodes."
     return value, "\n".join([text, *(f"Fallback: {reason}" for reason in reasons)])
+
+
+def _demand_at(
+    counted: Counted, model: DemandForecaster, horizon_hours: int
+) -> tuple[DemandForecast, dict[str, Any] | None]:
+    """Demand from the model or, where that lost to its own prior lately, from the prior; and how they compare."""
+    trailing, comparison = counted.trailing, counted.comparison
+    if trailing is None or comparison is None:
+        return model.forecast(counted.store, at_us=counted.at_us, horizon_hours=horizon_hours, threads=THREADS), None
+    answering = comparison.prior if trailing.fallback else model
+    asked = answering.forecast(counted.store, at_us=counted.at_us, horizon_hours=horizon_hours, threads=THREADS)
+    since = None if trailing.since_us is None else iso(trailing.since_us)
+    return asked, {**asdict(trailing), "since": since}
+
+
+def _trailing_reasons(told: dict[str, Any] | None) -> list[str]:
+    return [f"{MODEL_NAMES['demand']}: {told['sentence']}"] if told and told["verdict"] == "prior" else []
 
 
 def _told(next_content: Champion) -> dict[str, Any]:
@@ -124,10 +168,11 @@ def _told(next_content: Champion) -> dict[str, Any]:
     return {"version": next_content.version, "as_of": as_of, "note": next_content.reason}
 
 
-def _save_state(home: Home, inputs: Inputs, store: CounterStore, next_content: Champion, at_us: int) -> None:
+def _save_state(home: Home, inputs: Inputs, counted: Counted, demand: Champion, next_content: Champion) -> None:
+    at_us = counted.at_us
     availability, nodes = inputs.sessions(at_us)
     with staged_folder(home.state) as staging:
-        save_counters(staging / "counters", store)
+        counted.save(staging / COUNTERS, version=demand.version)
         save_sessions(staging / "sessions", availability=availability, nodes=nodes, known_until_us=at_us)
         if next_content.model is not None:
             save_copy(staging / NEXT_CONTENT, next_content)

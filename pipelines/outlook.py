@@ -14,7 +14,11 @@ import numpy as np
 from models.churn.forecaster import ChurnForecaster
 from models.churn.history import SessionHistory
 from models.counters import CounterStore
+from models.demand.cells import observe
 from models.demand.forecaster import DemandForecaster
+from models.demand.operation import TrailingSettings
+from models.demand.samples import advance
+from models.demand.trailing import TrailingComparison
 from models.events import HOUR_US, RequestLog
 from models.forecast import ChurnForecast, DemandForecast
 from pipelines.planning import NodeOutlook, PlanningSettings, SegmentDemand, outlook_from, segment_demand
@@ -41,9 +45,16 @@ class Outlook(Protocol):
 class ModelOutlook:
     """The models' forecasts, from what was known at each instant; the counters advance with the questions.
 
+    As in operation, the demand model's own prior answers where the model lost to it over the trailing hours.
+
     Args:
         log: all requests; each question sees only those before its instant.
         history: all sessions; the churn model cuts them at the instant.
+        trailing: how the demand model is compared with its prior.
+
+    Attributes:
+        store: the counters.
+        by_prior_us: instants at which the prior answered.
     """
 
     def __init__(
@@ -56,18 +67,35 @@ class ModelOutlook:
         demand: DemandForecaster,
         churn: ChurnForecaster,
         settings: PlanningSettings,
+        trailing: TrailingSettings | None = None,
     ) -> None:
         self._scene, self._log, self._history, self._watch = scene, log, history, watch
         self._demand, self._churn, self._settings = demand, churn, settings
         self.store = CounterStore()
-        self._fed_until_us = int(log.ts_us[0]) if len(log) else 0
+        compared = TrailingComparison(demand, trailing or TrailingSettings()) if demand.learned is not None else None
+        self._comparison = compared
+        self.by_prior_us: list[int] = []
 
     def forecasts(self, at_us: int) -> tuple[DemandForecast, ChurnForecast]:
-        self.store.update(self._log.between(self._fed_until_us, at_us))
-        self._fed_until_us = max(self._fed_until_us, at_us)
+        answering = self._answering(at_us)
+        state = observe(self.store, at_us=at_us, settings=answering.settings)
+        if self._comparison is not None:
+            self._comparison.remember(state)  # what was observed for a plan need not be observed again to be judged
         horizon = round(self._settings.horizon_hours)
-        demand = self._demand.forecast(self.store, at_us=at_us, horizon_hours=horizon)
+        demand = answering.forecast_state(state, self.store, horizon_hours=horizon)
         return demand, self._churn.forecast(self._history, at_us=at_us)
+
+    def _answering(self, at_us: int) -> DemandForecaster:
+        """The model, or its prior; the counters are fed until the instant on the way."""
+        if self._comparison is None:
+            for _ in advance(self.store, self._log, [at_us]):
+                pass
+            return self._demand
+        self._comparison.advance(self.store, self._log, at_us=at_us)
+        if not self._comparison.judge(at_us).fallback:
+            return self._demand
+        self.by_prior_us.append(at_us)
+        return self._comparison.prior
 
     def at(self, at_us: int) -> Expectation:
         demand, churn = self.forecasts(at_us)

@@ -116,27 +116,43 @@ class PlannedInstance:
 
 
 def segment_demand(
-    forecast: DemandForecast, scene: Scene, *, continuation: float, minimum_requests: float
+    forecast: DemandForecast, scene: Scene, *, continuation: Float64 | float, minimum_requests: float
 ) -> SegmentDemand:
-    """The forecast's cells spread over their contents' segments; cells of unknown contents or places are left out."""
+    """The forecast's cells spread over their contents' segments; cells of unknown contents or places are left out.
+
+    A view starts at segment 0, which has the demand of the content, and reaches segment j with probability
+    continuation^j: no segment is asked for more than the one before it.
+
+    Args:
+        forecast: demand of contents.
+        scene: codes of contents, segments and locations.
+        continuation: probability of going on to the next segment, for all contents or for each. (contents,)
+        minimum_requests: segments with less demand are left out.
+    """
     content = scene.catalogue.codes(forecast.contents)[forecast.content]
     location = scene.location_codes(forecast.locations)[forecast.location]
     keep = (content >= 0) & (location >= 0) & (forecast.mean >= minimum_requests)
     content, location, mean = content[keep], location[keep], forecast.mean[keep]
-    # mean x continuation^j >= minimum_requests  <=>  j <= log(minimum / mean) / log(continuation)
-    reach = scene.catalogue.n_segments[content]
-    if 0 < continuation < 1 and minimum_requests > 0:
-        further = (np.log(minimum_requests) - np.log(mean)) / np.log(continuation)
-        reach = np.minimum(reach, 1 + np.minimum(further, reach).astype(np.int64))
-    elif continuation == 0:
-        reach = np.minimum(reach, 1)
+    going_on = np.broadcast_to(continuation, (len(scene.catalogue.contents),))[content]
+    reach = _reach(mean, going_on, scene.catalogue.n_segments[content], minimum_requests)
     row = np.repeat(np.arange(len(mean)), reach)
     number = np.arange(len(row)) - np.repeat(np.cumsum(reach) - reach, reach)
     return SegmentDemand(
         segment=scene.catalogue.first_segment[content[row]] + number,
         location=location[row],
-        requests=mean[row] * continuation**number,
+        requests=mean[row] * going_on[row] ** number,
     )
+
+
+def _reach(mean: Float64, continuation: Float64, n_segments: Int64, minimum_requests: float) -> Int64:
+    """Segments whose demand is at least the minimum: mean x continuation^j >= minimum for j up to a ratio of logarithms."""
+    if minimum_requests <= 0:
+        return np.where(continuation > 0, n_segments, np.minimum(n_segments, 1))
+    fades = (continuation > 0) & (continuation < 1)
+    decline = np.log(np.where(fades, continuation, 0.5))
+    further = np.where(fades, (np.log(minimum_requests) - np.log(mean)) / decline, 0.0)
+    reach = np.where(continuation >= 1, n_segments, 1 + np.minimum(further, n_segments).astype(np.int64))
+    return np.minimum(n_segments, reach)
 
 
 def outlook_from(forecast: ChurnForecast, scene: Scene, *, horizon_hours: float) -> NodeOutlook:

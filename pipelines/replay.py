@@ -69,6 +69,17 @@ class Backtest:
             return None
         return share_estimate(net_by_hour(result.tally), net_by_hour(best.tally), seed=self.run.seed)
 
+    def fallbacks(self) -> list[str]:
+        """What stood in for a champion, and for how many plans."""
+        found = [champion.reason for champion in (self.demand, self.churn) if champion.reason]
+        ours = self.result("ours")
+        if ours is not None and ours.by_prior:
+            found.append(
+                f"premirror-demand: its own prior answered for {ours.by_prior} of {len(ours.plans)} plans, because the "
+                "network had lost to it over the hours before"
+            )
+        return found
+
 
 def net_by_hour(tally: ReplayTally) -> Float64:
     """Mesh bytes less pushes and repairs, by hour."""
@@ -167,7 +178,7 @@ def replay_step(run: ReplayRun, home: Home, console: Console) -> tuple[dict[str,
         "rows": rows,
         "seconds": {k: round(v, 2) for k, v in done.seconds.items()},
         "versions": {"demand": done.demand.version, "churn": done.churn.version},
-        "fallbacks": [c.reason for c in (done.demand, done.churn) if c.reason],
+        "fallbacks": done.fallbacks(),
         "config_hash": settings_digest(run),
         "data_hash": done.digest,
         "code_commit": code_commit(),

@@ -261,7 +261,7 @@ def _limits(done: Backtest) -> tuple[str, ...]:
     ]
     if done.arena.facts.get("modelled"):
         limits.append("Columns listed as modelled follow a written rule (world.json), not a measurement.")
-    return (*limits, *(c.reason for c in (done.demand, done.churn) if c.reason))
+    return (*limits, *done.fallbacks())
 
 
 def _alone(done: Backtest, p: float) -> str:

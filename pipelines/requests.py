@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
 from pipelines.errors import InputError
-from pipelines.scene import Int64, Objects, Scene
+from pipelines.scene import Float64, Int64, Objects, Scene
 from pipelines.store import read_requests
 from placement.trace import SegmentRequests
+
+Counts = npt.NDArray[Any]
+PSEUDO_CHANCES = 50.0
+"""Chances to go on that a content needs before its own viewers outweigh those of its kind."""
 
 
 @dataclass(frozen=True)
@@ -69,32 +74,54 @@ class RequestRows:
 
 @dataclass(frozen=True)
 class WatchThrough:
-    """P(the next segment is watched | this one is and there is a next), as known at any instant.
+    """P(the next segment is watched | this one is and there is a next), by content, as known at any instant.
 
-    The maximum-likelihood estimate of a geometric law that the end of the content cuts: continuations over chances,
-    counted over earlier requests for contents of several segments.
+    The maximum-likelihood estimate of a geometric law that the end of the content cuts, continuations over chances,
+    drawn to that of the content's kind, and that to the one of all contents:
+
+        p_i = (s_i + m p_k) / (n_i + m),    p_k = (s_k + m p) / (n_k + m),    p = s / n
+
+    with s and n counted over earlier requests for contents of several segments, and m of `PSEUDO_CHANCES`. So a content
+    that nobody watched yet is expected to be watched as its kind is, and one of an unknown kind as all are.
+
+    Attributes:
+        ts_us, content, continued, chances: the requests that tell, in time order. (n,)
+        kind: code of the kind of each content, -1 where unknown. (contents,)
     """
 
     ts_us: Int64
+    content: Int64
     continued: Int64
     chances: Int64
+    kind: Int64
 
     @classmethod
     def count(cls, rows: RequestRows, scene: Scene) -> WatchThrough:
         catalogue = scene.catalogue
-        available = catalogue.n_segments[rows.content]
-        watched = np.clip(-(-rows.bytes // catalogue.segment_bytes[rows.content]), 1, available)
-        tells = (available > 1) & (rows.segment < 0)
-        continued = np.where(tells, watched - 1, 0)
-        chances = np.where(tells, np.minimum(watched, available - 1), 0)
-        return cls(rows.ts_us, np.cumsum(continued), np.cumsum(chances))
+        kinds = catalogue.kinds
+        kind = np.full(len(catalogue.contents), -1) if kinds is None else pd.factorize(kinds)[0]
+        tells = np.flatnonzero((catalogue.n_segments[rows.content] > 1) & (rows.segment < 0))
+        content = rows.content[tells]
+        available = catalogue.n_segments[content]
+        watched = np.clip(-(-rows.bytes[tells] // catalogue.segment_bytes[content]), 1, available)
+        chances = np.minimum(watched, available - 1)
+        return cls(rows.ts_us[tells], content, watched - 1, chances, np.asarray(kind, dtype=np.int64))
 
-    def at(self, at_us: int) -> float:
-        """The estimate from requests before `at_us`; 1 where none tells: nothing says that viewers stop early."""
+    def at(self, at_us: int) -> Float64:
+        """From requests before `at_us`, (contents,); 1 where none tells: nothing says that viewers stop early."""
         n = int(np.searchsorted(self.ts_us, at_us, side="left"))
-        if n == 0 or self.chances[n - 1] == 0:
-            return 1.0
-        return float(self.continued[n - 1] / self.chances[n - 1])
+        size = len(self.kind)
+        continued, chances = (
+            np.bincount(self.content[:n], values[:n], minlength=size) for values in (self.continued, self.chances)
+        )
+        overall = continued.sum() / chances.sum() if chances.sum() else 1.0
+        kind = np.where(self.kind < 0, self.kind.max(initial=-1) + 1, self.kind)  # the last place takes the unknown
+        by_kind = _drawn_to(overall, np.bincount(kind, continued), np.bincount(kind, chances))
+        return _drawn_to(np.where(self.kind < 0, overall, by_kind[kind]), continued, chances)
+
+
+def _drawn_to(parent: Float64 | float, continued: Counts, chances: Counts) -> Float64:
+    return np.asarray((continued + PSEUDO_CHANCES * parent) / (chances + PSEUDO_CHANCES), dtype=np.float64)
 
 
 @dataclass(frozen=True)

@@ -38,11 +38,16 @@ Watch = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Result:
-    """What one row came to."""
+    """What one row came to.
+
+    Attributes:
+        by_prior: plans for which the demand model's prior answered, because the model had lost to it lately.
+    """
 
     row: Row
     tally: ReplayTally
     plans: list[PlanNote]
+    by_prior: int = 0
 
 
 def play_row(
@@ -59,7 +64,11 @@ def play_row(
         tries = [_clairvoyant(arena, run, hours) for hours in run.clairvoyant_hours]
         played = [_rolled(row, arena, run, planner, watch) for planner in tries]
         return max(played, key=lambda result: result.tally.net_avoided_bytes)
-    return _rolled(row, arena, run, _planner(row, arena, run, demand=demand, churn=churn), watch)
+    if row == "ours":
+        outlook = model_outlook(arena, run, demand, churn)
+        planner = OptimisingPlanner(arena.scene, outlook, run.planning, seed=run.seed)
+        return replace(_rolled(row, arena, run, planner, watch), by_prior=len(outlook.by_prior_us))
+    return _rolled(row, arena, run, _popularity_planner(row, arena, run), watch)
 
 
 def _rolled(row: Row, arena: Arena, run: ReplayRun, planner: Planner, watch: Watch) -> Result:
@@ -88,12 +97,9 @@ def _cache(row: Row) -> CacheSettings:
     return CacheSettings(fill="second_request" if row == "lru-second-hit" else "free")
 
 
-def _planner(row: Row, arena: Arena, run: ReplayRun, *, demand: DemandForecaster, churn: ChurnForecaster) -> Planner:
-    scene, planning = arena.scene, run.planning
-    if row == "ours":
-        return OptimisingPlanner(scene, model_outlook(arena, run, demand, churn), planning, seed=run.seed)
+def _popularity_planner(row: Row, arena: Arena, run: ReplayRun) -> Planner:
     rule = YesterdayOutlook(arena, run) if row == "yesterday" else PopularityOutlook(arena, run)
-    return PopularityPlanner(scene, rule, planning, push_minimum_requests=run.push_minimum_requests)
+    return PopularityPlanner(arena.scene, rule, run.planning, push_minimum_requests=run.push_minimum_requests)
 
 
 def model_outlook(arena: Arena, run: ReplayRun, demand: DemandForecaster, churn: ChurnForecaster) -> ModelOutlook:
@@ -106,6 +112,7 @@ def model_outlook(arena: Arena, run: ReplayRun, demand: DemandForecaster, churn:
         demand=demand,
         churn=churn,
         settings=run.planning,
+        trailing=run.trailing,
     )
 
 

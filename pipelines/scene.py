@@ -39,11 +39,13 @@ class Catalogue:
         contents: ids. (C,)
         bytes: size of each content. (C,)
         segment_bytes: size of its segments; the last one may be shorter. (C,)
+        kinds: what each content is, None where unknown; None when the table does not say. (C,)
     """
 
     contents: Objects
     bytes: Int64
     segment_bytes: Int64
+    kinds: Objects | None = None
 
     @cached_property
     def first_segment(self) -> Int64:
@@ -150,7 +152,12 @@ def read_scene(folder: Path) -> Scene:
         )
     contents, locations = read_table(folder, "contents"), read_table(folder, "locations")
     pops, nodes = read_table(folder, "pops"), read_nodes(folder)
-    catalogue = Catalogue(_ids(contents, "content"), _ints(contents, "bytes"), _ints(contents, "segment_bytes"))
+    catalogue = Catalogue(
+        _ids(contents, "content"),
+        _ints(contents, "bytes"),
+        _ints(contents, "segment_bytes"),
+        _ids(contents, "kind") if "kind" in contents.column_names else None,
+    )
     place = pd.Index(_ids(locations, "location"))
     lat, lon = _floats(locations, "lat"), _floats(locations, "lon")
     both = {name: np.concatenate((_floats(pops, name), _floats(nodes, name))) for name in ("lat", "lon")}

@@ -18,10 +18,11 @@ import pandas as pd
 from models.answers import churn_rows, demand_rows, next_content_rows
 from models.churn.training import fit_churn
 from models.counters import CounterStore
+from models.demand.forecaster import DemandForecaster
 from models.demand.training import fit_demand
 from models.events import RequestLog
 from models.next_content.training import fit_next_content
-from models.registry import MODEL_NAMES, DatasetInput, Registry, RunEntry
+from models.registry import MODEL_NAMES, DatasetInput, ModelVersion, Registry, RunEntry
 from models.snapshot import save_counters, save_sessions
 from pipelines.config import ChurnRun, DemandRun, NextContentRun
 from pipelines.console import Console, table
@@ -74,18 +75,7 @@ def train_step(kind: str, run: Run, home: Home, console: Console) -> tuple[dict[
     trained = fit(kind, run, inputs)
     seconds = time.perf_counter() - started
     console.note(f"trained in {seconds:.1f} s on {trained.rows:,} rows; registering")
-    with tempfile.TemporaryDirectory(dir=home.root, prefix=".train-") as temporary:
-        folder = Path(temporary) / "artefact"
-        folder.mkdir()
-        (folder / "kind").write_text(kind + "\n", encoding="utf-8")
-        trained.save(folder)
-        version = registry.register(
-            kind,
-            _entry(kind, run, inputs, trained, seconds),
-            folder,
-            signature=_signature(trained),
-            example=trained.example,
-        )
+    version = register(kind, trained, _entry(kind, run, inputs, trained, seconds), registry, home)
     value = {
         "model": version.name,
         "version": version.version,
@@ -94,24 +84,44 @@ def train_step(kind: str, run: Run, home: Home, console: Console) -> tuple[dict[
         "rows": trained.rows,
         "history": trained.history,
     }
-    columns = list(dict.fromkeys(name for row in trained.history for name in row))
-    losses = table(trained.history, columns) if trained.history else "Nothing to learn: counters only."
-    return value, f"{version.name} version {version.version} is the candidate.\n{losses}"
+    return value, f"{version.name} version {version.version} is the candidate.\n{losses_text(trained.history)}"
+
+
+def register(kind: str, trained: Trained, entry: RunEntry, registry: Registry, home: Home) -> ModelVersion:
+    """Saves a trained model with its snapshot and registers it as the candidate."""
+    with tempfile.TemporaryDirectory(dir=home.root, prefix=".train-") as temporary:
+        folder = Path(temporary) / "artefact"
+        folder.mkdir()
+        (folder / "kind").write_text(kind + "\n", encoding="utf-8")
+        trained.save(folder)
+        return registry.register(kind, entry, folder, signature=_signature(trained), example=trained.example)
+
+
+def losses_text(history: History) -> str:
+    """Losses by epoch as people read them."""
+    columns = list(dict.fromkeys(name for row in history for name in row))
+    return table(history, columns) if history else "Nothing to learn: counters only."
 
 
 def _fit_demand(run: DemandRun, inputs: Inputs) -> Trained:
     train, validation = run.windows.us("train"), run.windows.us("validation")
     log = inputs.requests(validation[1])
     model, history = fit_demand(log, train=train, validation=validation, settings=run.model, seed=run.seed)
+    return trained_demand(model, history, log, at_us=validation[1])
+
+
+def trained_demand(model: DemandForecaster, history: History, log: RequestLog, *, at_us: int) -> Trained:
+    """A demand model with the counters of the log that it was trained on, which ends at `at_us`."""
     store = CounterStore()
     store.update(log)
-    forecast = model.forecast(store, at_us=validation[1], horizon_hours=run.model.horizons_hours[0])
+    shortest = model.settings.horizons_hours[0]
+    forecast = model.forecast(store, at_us=at_us, horizon_hours=shortest)
     cells = slice(0, EXAMPLE_ROWS)
     example = pd.DataFrame(
         {
             "content": store.contents[forecast.content[cells]],
             "location": store.locations[forecast.location[cells]],
-            "horizon_hours": run.model.horizons_hours[0],
+            "horizon_hours": shortest,
         }
     )
     answer = demand_rows(forecast, example["content"].tolist(), example["location"].tolist())
@@ -120,7 +130,7 @@ def _fit_demand(run: DemandRun, inputs: Inputs) -> Trained:
         model.save(folder / "model", git_commit=code_commit())
         save_counters(folder / "counters", store)
 
-    answer = answer.assign(horizon_hours=run.model.horizons_hours[0])
+    answer = answer.assign(horizon_hours=shortest)
     return Trained(model, history, save, example, answer, len(log))
 
 
@@ -172,7 +182,7 @@ def _signature(trained: Trained) -> Any:
         return infer_signature(trained.example, trained.answer)
 
 
-def _steps(history: History) -> list[tuple[str, int, float]]:
+def steps(history: History) -> list[tuple[str, int, float]]:
     """Losses as (name, step, value); a step is a row of the history, so that none has two values of a metric."""
     return [
         (name, step, value)
@@ -189,7 +199,7 @@ def _entry(kind: str, run: Run, inputs: Inputs, trained: Trained, seconds: float
         name=f"train {kind}",
         parameters=flat(run),
         metrics={"train_seconds": seconds, "rows": trained.rows},
-        steps=_steps(trained.history),
+        steps=steps(trained.history),
         tags={"code_commit": code_commit(), "config_hash": settings_digest(run), "data_hash": digest},
         description="Training run; the review of the version that it registered is on the version's page.",
         datasets=[

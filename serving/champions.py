@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from models.churn.forecaster import ChurnForecaster
+from models.counters import CounterStore
 from models.demand.forecaster import DemandForecaster
 from models.errors import ModelError, RegistryError
 from models.next_content.predictor import NextContentPredictor
 from models.registry import MODEL_NAMES, Registry
-from models.snapshot import load_counters, load_sessions
+from models.snapshot import load_counters, load_counters_and_state, load_sessions
 
 CHAMPION = "champion"
 
@@ -53,6 +54,32 @@ class FreshCopy:
     @classmethod
     def load(cls, folder: Path) -> FreshCopy:
         return cls((folder / "version").read_text(encoding="utf-8").strip(), NextContentPredictor.load(folder))
+
+
+@dataclass(frozen=True)
+class FreshCounters:
+    """Counters of the forecast job, and the version whose prior answers because it lost to it lately.
+
+    Attributes:
+        store: the counters.
+        prior_answers_for: a version number of demand; empty where the version itself answers.
+    """
+
+    store: CounterStore
+    prior_answers_for: str
+
+    @property
+    def time_us(self) -> int:
+        return self.store.time_us
+
+    def set_aside(self, number: str) -> bool:
+        """Whether the prior of this version answers in its place."""
+        return bool(number) and self.prior_answers_for == number
+
+    @classmethod
+    def load(cls, folder: Path) -> FreshCounters:
+        store, state = load_counters_and_state(folder)
+        return cls(store, str(state.get("prior_answers_for", "")))
 
 
 def _load_demand(folder: Path) -> tuple[Any, Any]:

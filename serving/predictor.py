@@ -19,7 +19,6 @@ from models.answers import AskedSession, DemandLookup, session_batch
 from models.churn.forecaster import ChurnForecaster
 from models.churn.history import SessionHistory
 from models.counters import CounterStore
-from models.demand.cells import observe
 from models.demand.forecaster import DemandForecaster
 from models.events import Float64
 from models.forecast import ChurnForecast
@@ -61,11 +60,8 @@ class DemandAnswerer:
 
     def __init__(self, model: DemandForecaster, store: CounterStore, origin: Origin) -> None:
         self.origin = origin
-        state = observe(store, at_us=origin.as_of_us, settings=model.settings)
-        self._lookup = {
-            hours: DemandLookup(model.forecast_state(state, store, horizon_hours=hours))
-            for hours in model.settings.horizons_hours
-        }
+        forecasts = model.forecasts(store, at_us=origin.as_of_us)
+        self._lookup = {hours: DemandLookup(forecast) for hours, forecast in forecasts.items()}
 
     @property
     def horizons_hours(self) -> tuple[int, ...]:

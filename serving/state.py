@@ -16,8 +16,8 @@ from typing import Any
 from models.artefact import MANIFEST as ARTEFACT_MANIFEST
 from models.errors import ModelError
 from models.registry import MODEL_NAMES
-from models.snapshot import load_counters, load_sessions
-from serving.champions import Found, FreshCopy, LoadedVersion, LocalCopies, RegistryView, RegistryWatch
+from models.snapshot import load_sessions
+from serving.champions import Found, FreshCopy, FreshCounters, LoadedVersion, LocalCopies, RegistryView, RegistryWatch
 from serving.predictor import ChurnAnswerer, DemandAnswerer, NextContentAnswerer, Origin
 from serving.router import MANIFEST as PLAN_MANIFEST
 from serving.router import PlanDamaged, PlanInForce
@@ -151,6 +151,8 @@ class Follower:
             try:
                 origin = Origin(MODEL_NAMES[kind], version.number, as_of_us(snapshot.value), "forecast job")
                 answerer = BUILDERS[kind](version.model, snapshot.value, origin)
+                if isinstance(snapshot.value, FreshCounters) and snapshot.value.set_aside(version.number):
+                    notes.append(f"version {version.number} lost to its own prior lately, so its prior answers")
             except (ModelError, ValueError, KeyError) as error:
                 notes.append(f"the forecast job's state does not fit version {version.number}: {error}")
         if answerer is None:
@@ -181,7 +183,10 @@ class Follower:
 
 
 def _demand(model: Any, seen: Any, origin: Origin) -> DemandAnswerer:
-    return DemandAnswerer(model, seen, origin)
+    if not isinstance(seen, FreshCounters):
+        return DemandAnswerer(model, seen, origin)
+    answering = model.prior_only() if seen.set_aside(origin.version) else model
+    return DemandAnswerer(answering, seen.store, origin)
 
 
 def _next_content(model: Any, seen: Any, origin: Origin) -> NextContentAnswerer:
@@ -200,7 +205,7 @@ BUILDERS: Mapping[str, Callable[[Any, Any, Origin], Any]] = {
 SNAPSHOT_OF: Mapping[str, str] = {"demand": "counters", "next-content": "next-content", "churn": "sessions"}
 """What the forecast job keeps for a model; for next content, the version itself with a newer memory."""
 SNAPSHOTS: Mapping[str, Callable[[Path], Any]] = {
-    "counters": load_counters,
+    "counters": FreshCounters.load,
     "next-content": FreshCopy.load,
     "sessions": load_sessions,
 }

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from models.churn.history import SessionHistory
+from models.demand.forecaster import DemandForecaster
 from models.events import DAY_US, HOUR_US, RequestLog
 from pipelines.outlook import ClairvoyantOutlook, Expectation, ModelOutlook
 from pipelines.planning import PlanningSettings
@@ -19,19 +20,27 @@ from pipelines.store import read_availability, read_nodes, read_request_log
 from placement.trace import SegmentRequests
 from placement.uptime import ALWAYS_US, NEVER_US, Uptime
 from tests.conftest import START_US, TinyHome
+from tests.models.losing_model import biased
 from tests.pipelines.tiny_scene import FAR, NEAR, NOW_US, tiny_scene
 
 AT_US = START_US + 4 * DAY_US
 
 
-def _model_outlook(tiny: TinyHome, log: RequestLog, sessions: pa.Table, rows: RequestRows) -> ModelOutlook:
+def _model_outlook(
+    tiny: TinyHome,
+    log: RequestLog,
+    sessions: pa.Table,
+    rows: RequestRows,
+    *,
+    demand: DemandForecaster | None = None,
+) -> ModelOutlook:
     scene = read_scene(tiny.tables)
     return ModelOutlook(
         scene,
         log=log,
         history=SessionHistory.from_arrow(sessions, read_nodes(tiny.tables)),
         watch=WatchThrough.count(rows, scene),
-        demand=LOADERS["demand"](tiny.artefact("demand")),
+        demand=demand or LOADERS["demand"](tiny.artefact("demand")),
         churn=LOADERS["churn"](tiny.artefact("churn")),
         settings=PlanningSettings(),
     )
@@ -76,6 +85,20 @@ def test_model_outlook__does_not_depend_on_how_often_it_was_asked(tiny_home: Tin
     for hours in (12, 6, 1):
         often.at(AT_US - hours * HOUR_US)
     assert _same(often.at(AT_US), _model_outlook(tiny_home, log, sessions, rows).at(AT_US))
+
+
+def test_model_outlook__lets_the_prior_answer_for_a_network_that_loses(tiny_home: TinyHome) -> None:
+    """As in operation: a network that multiplies every mean by e is set aside, and the replay can say how often."""
+    scene = read_scene(tiny_home.tables)
+    log = read_request_log(tiny_home.tables)
+    rows, sessions = RequestRows.read(tiny_home.tables, scene), read_availability(tiny_home.tables)
+    model = biased(LOADERS["demand"](tiny_home.artefact("demand")), 1.0)
+    losing = _model_outlook(tiny_home, log, sessions, rows, demand=model)
+    alone = _model_outlook(tiny_home, log, sessions, rows, demand=model.prior_only())
+    for at_us in (AT_US, AT_US + HOUR_US):
+        assert _same(losing.at(at_us), alone.at(at_us))
+    assert losing.by_prior_us == [AT_US, AT_US + HOUR_US]
+    assert alone.by_prior_us == []
 
 
 def test_clairvoyant__is_the_truth_by_hand() -> None:

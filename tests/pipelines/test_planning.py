@@ -75,6 +75,24 @@ def test_segment_demand__keeps_exactly_what_reaches_the_minimum(mean: float, goi
     assert set(found.requests) <= set(every[every >= least * (1 - 1e-9)])
 
 
+@given(st.lists(st.floats(0.0, 1.0), min_size=2, max_size=2), st.sampled_from([0.0, 0.1, 2.0]), st.floats(2.5, 50))
+def test_segment_demand__starts_at_the_content_and_never_rises(
+    going_on: list[float], least: float, mean: float
+) -> None:
+    """Each content by its own probability: segment 0 has the content's demand, and no segment more than the one before."""
+    cells = forecast((0, 0, mean), (1, 0, mean), (1, 1, 2 * mean))
+    found = segment_demand(cells, tiny_scene(), continuation=np.array(going_on), minimum_requests=least)
+    film = found.segment >= 1
+    assert found.requests[~film].tolist() == [mean]
+    for place, demand in ((0, mean), (1, 2 * mean)):
+        asked = found.requests[film & (found.location == place)]
+        every = demand * going_on[1] ** np.arange(3)
+        assert asked[0] == demand
+        assert np.allclose(asked, every[: len(asked)])
+        assert (np.diff(asked) <= 0).all()
+        assert (every[len(asked) :] <= max(least, 0.0) * (1 + 1e-9)).all()
+
+
 def _churn(up: list[bool], survival: list[list[float]], availability: list[list[float]]) -> ChurnForecast:
     return ChurnForecast(
         origin_us=NOW_US,

@@ -13,6 +13,7 @@ from models.tables import INSTANT
 from pipelines import store
 from pipelines.errors import InputError
 from pipelines.requests import Playback, RequestRows, WatchThrough
+from pipelines.scene import Catalogue
 from tests.pipelines.tiny_scene import NOW_US, rows, tiny_scene
 
 SCENE = tiny_scene()
@@ -26,8 +27,8 @@ def test_watch_through__known_answer() -> None:
     of 2 (after the second there is a third, and it was not watched). A page has one segment and tells nothing.
     """
     watch = WatchThrough.count(rows((0, FILM, 25), (1, FILM, 10), (2, PAGE, 5), (3, FILM, 11)), SCENE)
-    # (2 + 0 + 1) / (2 + 1 + 2)
-    assert watch.at(NOW_US + 10_000_000) == pytest.approx(3 / 5)
+    # (2 + 0 + 1) / (2 + 1 + 2), of all and so of the only content that tells
+    assert watch.at(NOW_US + 10_000_000)[FILM] == pytest.approx(3 / 5)
 
 
 def test_watch_through__later_requests_change_nothing() -> None:
@@ -35,14 +36,47 @@ def test_watch_through__later_requests_change_nothing() -> None:
     early = rows((0, FILM, 25), (1, FILM, 10))
     with_future = rows((0, FILM, 25), (1, FILM, 10), (2, FILM, 10), (3, FILM, 10))
     at_us = NOW_US + 2_000_000
-    assert WatchThrough.count(with_future, SCENE).at(at_us) == WatchThrough.count(early, SCENE).at(at_us) == 2 / 3
+    known = WatchThrough.count(early, SCENE).at(at_us)
+    assert np.array_equal(WatchThrough.count(with_future, SCENE).at(at_us), known)
+    assert known[FILM] == pytest.approx(2 / 3)
 
 
 def test_watch_through__is_one_where_nothing_tells() -> None:
     """No request yet, or only contents of one segment, or only requests for single segments."""
-    assert WatchThrough.count(rows(), SCENE).at(NOW_US) == 1.0
-    assert WatchThrough.count(rows((0, PAGE, 5)), SCENE).at(NOW_US + 9_000_000) == 1.0
-    assert WatchThrough.count(rows((0, FILM, 10), segment=1), SCENE).at(NOW_US + 9_000_000) == 1.0
+    later_us = NOW_US + 9_000_000
+    assert WatchThrough.count(rows(), SCENE).at(NOW_US).tolist() == [1.0, 1.0]
+    assert WatchThrough.count(rows((0, PAGE, 5)), SCENE).at(later_us).tolist() == [1.0, 1.0]
+    assert WatchThrough.count(rows((0, FILM, 10), segment=1), SCENE).at(later_us).tolist() == [1.0, 1.0]
+
+
+FILMS = Catalogue(
+    np.array(["seen", "unseen", "song", "nameless"], dtype=object),
+    np.array([25, 25, 25, 25]),
+    np.array([10, 10, 10, 10]),
+    np.array(["film", "film", "song", None], dtype=object),
+)
+"""Four contents of three segments: two films, a song, and one of which nobody says what it is."""
+
+
+def test_watch_through__of_a_content_falls_back_to_its_kind_and_then_to_all() -> None:
+    """By hand with m = 50: 100 whole views of `seen` (200 of 200) and 200 of `song` that stop at once (0 of 200).
+
+    All: 200 / 400 = 0.5. Films: (200 + 50 x 0.5) / (200 + 50) = 0.9; songs: 25 / 250 = 0.1. `seen`: (200 + 50 x 0.9) /
+    250 = 0.98; `song`: 50 x 0.1 / 250 = 0.02; `unseen` is watched as films are, `nameless` as all are.
+    """
+    views = [(0.0, 0, 25)] * 100 + [(1.0, 2, 10)] * 200
+    watch = WatchThrough.count(rows(*views), tiny_scene(catalogue=FILMS))
+    assert watch.at(NOW_US + 2_000_000).tolist() == pytest.approx([0.98, 0.9, 0.02, 0.5])
+    # Before the songs: 200 / 200 of all, and nothing says that anybody stops.
+    assert watch.at(NOW_US + 1_000_000).tolist() == [1.0] * 4
+
+
+def test_watch_through__without_kinds_falls_back_to_all() -> None:
+    """A contents table that does not say what its contents are."""
+    scene = tiny_scene(catalogue=Catalogue(FILMS.contents, FILMS.bytes, FILMS.segment_bytes))
+    watch = WatchThrough.count(rows(*[(0.0, 0, 25)] * 25, *[(0.0, 2, 10)] * 50), scene)
+    # All: 50 / 100; `seen`: (50 + 50 x 0.5) / 100; `song`: 25 / 100
+    assert watch.at(NOW_US + 1_000_000).tolist() == pytest.approx([0.75, 0.5, 0.25, 0.5])
 
 
 def test_cut__a_view_asks_for_one_segment_after_the_other() -> None:

@@ -119,8 +119,8 @@ async def shared(home: Home, anyio_backend: str) -> AsyncIterator[Running]:
         yield service
 
 
-@pytest.fixture(scope="session")
-def listening(home: Home) -> Iterator[Listening]:
+@contextlib.contextmanager
+def listening_on(home: Home) -> Iterator[Listening]:
     """The service on a free port of the loopback address, in a thread, looking twice a second."""
     app = create_app(ServiceSettings(home=home.root, check_every_seconds=0.5))
     bound = listen("127.0.0.1", 0)
@@ -136,6 +136,13 @@ def listening(home: Home) -> Iterator[Listening]:
     server.should_exit = True
     thread.join(20)
     bound.close()
+
+
+@pytest.fixture(scope="session")
+def listening(home: Home) -> Iterator[Listening]:
+    """One service behind a real socket for all tests that only ask."""
+    with listening_on(home) as found:
+        yield found
 
 
 def an_artefact(home: Home, kind: str) -> Path:
