@@ -11,6 +11,7 @@ from datetime import date
 from typing import Literal
 
 from pipelines.capacity import STORAGE_SHARE, StorageLevel, day_us
+from pipelines.releases import ReleaseSettings
 from pipelines.sizes import SizeSettings
 from pipelines.uptime import OnOffSettings, OutageSettings
 
@@ -28,6 +29,14 @@ CITIES = (
     ("mexico-city", 19.4326, -99.1332),
     ("lagos", 6.5244, 3.3792),
     ("seoul", 37.5665, 126.9780),
+    ("chicago", 41.8781, -87.6298),
+    ("paris", 48.8566, 2.3522),
+    ("buenos-aires", -34.6037, -58.3816),
+    ("singapore", 1.3521, 103.8198),
+    ("madrid", 40.4168, -3.7038),
+    ("toronto", 43.6532, -79.3832),
+    ("warsaw", 52.2297, 21.0122),
+    ("jakarta", -6.2088, 106.8456),
 )
 
 
@@ -65,22 +74,33 @@ class SyntheticSettings:
     """Time in which a content loses half of its weight, in hours."""
     taste_sigma: float = 0.8
     """Standard deviation of the logarithm of a location's taste for a content; 0 for one taste everywhere."""
+    region_taste_sigma: float = 0.0
+    """The same for a taste that the locations of a region share: the Americas, Europe and Africa, Asia and Oceania."""
     location_exponent: float = 0.6
     """The k-th location starts sessions in proportion to k^-exponent."""
     daily_amplitude: float = 0.7
     """Height of the daily rhythm: session starts vary between 1 - amplitude and 1 + amplitude times their mean."""
     peak_hour: float = 20.0
     """Local hour with most session starts."""
+    daily_power: float = 1.0
+    """Power to which the daily rhythm is raised: above 1, sessions crowd in the evening."""
+    weekday_factors: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    """Session starts of the days of the week, local, from Monday on, relative to each other."""
     stop_probability: float = 0.25
     """Probability that a session ends after a content."""
     restart_probability: float = 0.3
     """Probability that a session that goes on draws from popularity and not from the chain."""
     n_successors: int = 5
     """Contents that the chain leads to from each content."""
+    successors_among: int = 500
+    """Successors are drawn from this many contents, the latest before a content or before the start of the world."""
+    releases: ReleaseSettings = field(default_factory=ReleaseSettings)
+    """When contents come out, and series of episodes."""
     gap_minutes: float = 2.0
     """Mean time between the contents of a session, in minutes."""
     truth_intensity: bool = True
-    """Whether to compute the true hourly requests of every content and location; slow for large catalogues."""
+    """Whether to compute the true hourly requests of every content and location; slow for large catalogues, of
+    which `pipelines.visits.expected_hourly_requests` computes the hours that are asked for."""
     storage_level: StorageLevel = "medium"
     """Storage of a location as a share of a day's distinct bytes: scarce 10 %, medium 40 %, ample 150 %."""
     consent_share: float = 0.95
@@ -127,23 +147,30 @@ class SyntheticSettings:
             problems.append(f"Expected history_days >= 0, got {self.history_days!r}.")
         if not self.n_pops <= self.n_locations <= len(CITIES):
             problems.append(f"Expected n_pops <= n_locations <= {len(CITIES)}, got n_locations {self.n_locations!r}.")
-        if self.n_contents < 4 * (self.n_successors + 1):
+        least = 4 * (self.n_successors + 1) * self.releases.episodes
+        if self.n_contents < least:
             problems.append(
-                f"Expected n_contents >= {4 * (self.n_successors + 1)} for {self.n_successors} successors each, "
-                f"got {self.n_contents!r}."
+                f"Expected n_contents >= {least} for {self.n_successors} successors each, got {self.n_contents!r}."
             )
+        if self.successors_among <= self.n_successors:
+            problems.append(f"Expected successors_among > n_successors, got {self.successors_among!r}.")
         if self.home.nodes + self.phone.nodes < 1:
             problems.append("Expected at least one node, got home.nodes and phone.nodes 0.")
         return problems
 
     def _rate_problems(self) -> list[str]:
         problems = []
-        for name in ("zipf_exponent", "taste_sigma", "location_exponent"):
+        for name in ("zipf_exponent", "taste_sigma", "region_taste_sigma", "location_exponent"):
             if getattr(self, name) < 0:
                 problems.append(f"Expected {name} >= 0, got {getattr(self, name)!r}.")
         for name in ("daily_amplitude", "restart_probability", "consent_share"):
             if not 0 <= getattr(self, name) <= 1:
                 problems.append(f"Expected {name} in [0, 1], got {getattr(self, name)!r}.")
+        if not self.daily_power > 0:
+            problems.append(f"Expected daily_power > 0, got {self.daily_power!r}.")
+        factors = self.weekday_factors
+        if len(factors) != 7 or min(factors) < 0 or max(factors) <= 0:
+            problems.append(f"Expected seven weekday_factors >= 0, not all 0, got {factors!r}.")
         if not 0 < self.stop_probability <= 1:
             problems.append(f"Expected 0 < stop_probability <= 1, got {self.stop_probability!r}.")
         if self.gap_minutes < 1:

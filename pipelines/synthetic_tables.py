@@ -34,7 +34,8 @@ from pipelines.capacity import (
     place,
     rtt_table,
 )
-from pipelines.sizes import Catalogue, Float64, Int64, draw_catalogue, hash_ids, mix, part_rng, watched_bytes
+from pipelines.releases import ReleaseSettings
+from pipelines.sizes import Catalogue, Int64, draw_catalogue, hash_ids, mix, part_rng, watched_bytes
 from pipelines.synthetic import CITIES, DAY_US, SyntheticSettings
 from pipelines.truth import intensity_table, outage_tables, visit_tables
 from pipelines.uptime import (
@@ -48,10 +49,10 @@ from pipelines.uptime import (
     joined,
     without_outages,
 )
-from pipelines.visits import MINUTE_US, Popularity, VisitModel, Visits, daily_starts, draw_chain, draw_visits
+from pipelines.visitors import draw_visit_model, location_share
+from pipelines.visits import Visits, draw_visits
 from placement.geography import DistanceModel, great_circle_km
 
-HISTORY_HALF_LIVES = 6  # Contents older than this hold 1/64 of their first share and may be left out.
 CONSENT_DAYS = 30
 ROUND_TRIPS = DistanceModel(intercept_ms=6.0, ms_per_km=0.016)
 
@@ -95,51 +96,6 @@ def build_synthetic(settings: SyntheticSettings) -> tuple[dict[str, pa.Table], d
     return tables, _world(settings, mesh, demand, tables)
 
 
-def draw_visit_model(settings: SyntheticSettings) -> tuple[VisitModel, Int64]:
-    """Draws weights, publications, tastes and the chain; also the Zipf rank of each content."""
-    rng = part_rng(settings.seed, "popularity")
-    n = settings.n_contents
-    rank = rng.permutation(n) + 1
-    taste = np.exp(settings.taste_sigma * rng.standard_normal((settings.n_locations, n)))
-    popularity = Popularity(
-        _draw_publications(settings, rng),
-        rank.astype(np.float64) ** -settings.zipf_exponent,
-        taste * np.exp(-(settings.taste_sigma**2) / 2),  # mean 1
-        settings.decay_half_life_hours,
-    )
-    chain = draw_chain(
-        popularity, settings.start_us, n_successors=settings.n_successors, rng=part_rng(settings.seed, "chain")
-    )
-    starts = daily_starts(
-        _location_share(settings),
-        np.array([lon for _, _, lon in CITIES[: settings.n_locations]]),
-        total=settings.requests * settings.stop_probability,
-        n_minutes=settings.days * 1440,
-        amplitude=settings.daily_amplitude,
-        peak_hour=settings.peak_hour,
-    )
-    stop, restart = settings.stop_probability, settings.restart_probability
-    model = VisitModel(popularity, chain, starts, settings.start_us, stop, restart, settings.gap_minutes)
-    return model, rank
-
-
-def _location_share(settings: SyntheticSettings) -> Float64:
-    weight = np.arange(1, settings.n_locations + 1, dtype=np.float64) ** -settings.location_exponent
-    return np.asarray(weight / weight.sum())
-
-
-def _draw_publications(settings: SyntheticSettings, rng: np.random.Generator) -> Int64:
-    """Instants of publication on whole minutes: uniform from six half-lives before the start to the end.
-
-    The oldest few are moved before the start where chance put them later: the chain needs contents to begin with.
-    """
-    before_minutes = int(HISTORY_HALF_LIVES * settings.decay_half_life_hours * 60)
-    minutes = np.sort(rng.integers(-before_minutes, settings.days * 1440, settings.n_contents))
-    first = settings.n_successors + 1
-    minutes[:first] = np.minimum(minutes[:first], -1)
-    return np.asarray(settings.start_us + minutes * MINUTE_US, dtype=np.int64)
-
-
 def _bytes_requested(visits: Visits, catalogue: Catalogue, settings: SyntheticSettings) -> Int64:
     key = mix(hash_ids(catalogue.content, seed=settings.seed)[visits.content], visits.ts_us)
     return watched_bytes(
@@ -178,7 +134,7 @@ def _draw_fleet(settings: SyntheticSettings, locations: pa.Table) -> _Fleet:
     classes = {"home": settings.home, "phone": settings.phone}
     device_class = np.repeat(np.array(list(classes), dtype=object), [c.nodes for c in classes.values()])
     names = [f"{kind}-{i:05d}" for kind, c in classes.items() for i in range(c.nodes)]
-    sites = place(len(names), _location_share(settings), seed=settings.seed)
+    sites = place(len(names), location_share(settings), seed=settings.seed)
     networks, network = np.unique(network_names(sites, locations["location"].to_numpy()), return_inverse=True)
     window_us = (settings.start_us - settings.history_days * DAY_US, settings.end_us)
     longitude = locations["lon"].to_numpy()[sites.location]
@@ -310,8 +266,13 @@ def _truth(settings: SyntheticSettings, tables: dict[str, pa.Table]) -> dict[str
         "restart_probability",
         "gap_minutes",
     )
+    # What a world does not use is not written down: older worlds stay what they were, byte by byte.
+    further = ("region_taste_sigma", "daily_power", "weekday_factors", "successors_among")
+    used = [name for name in further if getattr(settings, name) != getattr(SyntheticSettings, name)]
+    releases = {} if settings.releases == ReleaseSettings() else {"releases": asdict(settings.releases)}
     return {
-        **{name: getattr(settings, name) for name in kept},
+        **{name: getattr(settings, name) for name in (*kept, *used)},
+        **releases,
         "nodes": {"home": asdict(settings.home), "phone": asdict(settings.phone)},
         "outages": asdict(settings.outages),
         "tables": sorted(f"{name}.parquet" for name in tables if name.startswith("truth/")),

@@ -17,6 +17,7 @@ published before it, so T never points at what does not exist yet.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +28,7 @@ from pipelines.sizes import Float64, Int64
 
 MINUTE_US = 60_000_000
 HOUR_US = 60 * MINUTE_US
-_SUCCESSORS_AMONG = 500  # latest earlier publications that may become successors
+_FORGOTTEN = 12.0  # sessions that are e^-12 of what they were no longer count
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,13 @@ class Chain:
         return np.asarray(self.successor[content, np.minimum(choice, running.shape[1] - 1)])
 
 
-def draw_chain(popularity: Popularity, start_us: int, *, n_successors: int, rng: np.random.Generator) -> Chain:
+def draw_chain(
+    popularity: Popularity, start_us: int, *, n_successors: int, among: int, rng: np.random.Generator
+) -> Chain:
     """Gives each content distinct successors among what was published before it, or before the start of the world.
 
-    Successors are drawn by popularity at the average location; the j-th drawn gets a probability in proportion to 2^-j.
+    Successors are drawn by popularity at the average location, from the `among` latest of those; the j-th drawn gets a
+    probability in proportion to 2^-j.
     """
     n = len(popularity.published_us)
     at_start = int(popularity.n_published(start_us))
@@ -98,7 +102,7 @@ def draw_chain(popularity: Popularity, start_us: int, *, n_successors: int, rng:
     successor = np.empty((n, n_successors), dtype=np.int64)
     for content in range(n):
         until = max(content, at_start)
-        first = max(0, until - _SUCCESSORS_AMONG)
+        first = max(0, until - among)
         # The largest log-weights with Gumbel noise are a draw without replacement by weight.
         score = log_weight[first:until] + rng.gumbel(size=until - first)
         if first <= content < until:
@@ -145,17 +149,6 @@ class Visits:
     content: Int64
 
 
-def daily_starts(
-    share: Float64, longitude: Float64, *, total: float, n_minutes: int, amplitude: float, peak_hour: float
-) -> Float64:
-    """Expected starts λ by minute: a cosine over the local day (by longitude) around each location's share of `total`."""
-    utc_hour = (np.arange(n_minutes) + 0.5) / 60
-    local_hour = utc_hour[None, :] + longitude[:, None] / 15
-    rhythm = 1 + amplitude * np.cos(2 * np.pi * (local_hour - peak_hour) / 24)
-    rate = share[:, None] * rhythm
-    return np.asarray(total * rate / rate.sum())
-
-
 def draw_visits(model: VisitModel, rng: np.random.Generator) -> Visits:
     """Plays all sessions; requests after the end of the world are not seen."""
     location, ts_us = _draw_starts(model, rng)
@@ -186,22 +179,40 @@ def _draw_starts(model: VisitModel, rng: np.random.Generator) -> tuple[Int64, In
     return location[order].astype(np.int64), ts_us[order].astype(np.int64)
 
 
-def expected_hourly_requests(model: VisitModel) -> Float64:
-    """Integral of q over each hour, by Heun's rule in steps of one minute. (n_hours, n_locations, n_contents)
+def expected_hourly_requests(
+    model: VisitModel, *, hours: tuple[int, int] | None = None, step_minutes: int = 1
+) -> Float64:
+    """Integral of q over each hour, by Heun's rule. (n_hours, n_locations, n_contents)
 
-    From da/dt = q - γ a, the requests of a step are its change of `a` plus γ times the integral of `a`.
+    From da/dt = q - γ a, the requests of a step are its change of `a` plus γ times the integral of `a`. Sessions die
+    out at rate γ s, so a part of the world needs little of what was before it: a large world's truth is computed for
+    the hours that are asked for.
+
+    Args:
+        model: what is true.
+        hours: first hour, and the hour before which to end, counted from the start; the whole world by default.
+        step_minutes: length of a step, a divisor of 60 well below the mean gap; publications wait for the next step.
     """
-    minutes = model.start_us + MINUTE_US * np.arange(model.starts.shape[1])
-    return np.asarray(
-        _integrate(
-            model.starts,
-            model.popularity.unscaled(),
-            model.popularity.n_published(minutes),
-            model.chain.successor,
-            model.chain.probability,
-            np.array([1 / model.gap_minutes, model.stop, model.restart]),
-        )
+    n_hours = -(-int(model.starts.shape[1]) // 60)
+    first, until = (0, n_hours) if hours is None else hours
+    if not 0 <= first < until <= n_hours:
+        raise ValueError(f"Expected hours within [0, {n_hours}], got {hours!r}.")
+    if step_minutes < 1 or 60 % step_minutes:
+        raise ValueError(f"Expected step_minutes to divide 60, got {step_minutes!r}.")
+    begin = max(0, first - math.ceil(_FORGOTTEN * model.gap_minutes / model.stop / 60))
+    starts = model.starts[:, 60 * begin : 60 * until]
+    starts = np.add.reduceat(starts, np.arange(0, starts.shape[1], step_minutes), axis=1)
+    at_us = model.start_us + MINUTE_US * (60 * begin + step_minutes * np.arange(starts.shape[1]))
+    hourly = _integrate(
+        starts,
+        model.popularity.unscaled(),
+        model.popularity.n_published(at_us),
+        model.chain.successor,
+        model.chain.probability,
+        np.array([step_minutes / model.gap_minutes, model.stop, model.restart]),
+        np.array([60 // step_minutes, first - begin], dtype=np.int64),
     )
+    return np.asarray(hourly)
 
 
 @njit(cache=True)
@@ -212,31 +223,36 @@ def _integrate(
     successor: Int64,
     probability: Float64,
     rates: Float64,
+    clock: Int64,
 ) -> Float64:
-    n_locations, n_minutes = starts.shape
-    n_contents, per_minute = unscaled.shape[1], rates[0]
-    hourly = np.zeros(((n_minutes + 59) // 60, n_locations, n_contents))
+    """Hours of the steps of `starts`; `clock` holds the steps of an hour and the first hours that are left out."""
+    an_hour, skipped = clock
+    n_locations, n_steps = starts.shape
+    n_contents, per_step = unscaled.shape[1], rates[0]
+    hourly = np.zeros(((n_steps + an_hour - 1) // an_hour - skipped, n_locations, n_contents))
     share, active, ahead = np.empty(n_contents), np.empty(n_contents), np.empty(n_contents)
     first, second = np.empty(n_contents), np.empty(n_contents)
     for location in range(n_locations):
         active[:] = 0.0
         share[:] = 0.0
         total = 0.0
-        for minute in range(n_minutes):
-            known = n_published[minute]
-            for content in range(0 if minute == 0 else n_published[minute - 1], known):
+        for step in range(n_steps):
+            known = n_published[step]
+            for content in range(0 if step == 0 else n_published[step - 1], known):
                 total += unscaled[location, content]
             for content in range(known):
                 share[content] = unscaled[location, content] / total
-            arriving = starts[location, minute]
+            arriving = starts[location, step]
             _slope(first, active, share, arriving, successor, probability, rates)
             for content in range(n_contents):
                 ahead[content] = active[content] + first[content]
             _slope(second, ahead, share, arriving, successor, probability, rates)
+            hour = step // an_hour - skipped
             for content in range(n_contents):
                 change = (first[content] + second[content]) / 2
                 mean_active = active[content] + first[content] / 3 + second[content] / 6
-                hourly[minute // 60, location, content] += change + per_minute * mean_active
+                if hour >= 0:
+                    hourly[hour, location, content] += change + per_step * mean_active
                 active[content] += change
     return hourly
 

@@ -11,8 +11,9 @@ from models.tables import SCHEMAS, ValidationContext, validate
 from pipelines.devices import HOUR_US
 from pipelines.sizes import part_rng
 from pipelines.synthetic import SyntheticSettings
-from pipelines.synthetic_tables import build_synthetic, draw_visit_model
+from pipelines.synthetic_tables import build_synthetic
 from pipelines.uptime import OnOffSettings, OutageSettings, draw_on_periods, draw_outages
+from pipelines.visitors import draw_visit_model
 from pipelines.visits import VisitModel, draw_visits, expected_hourly_requests
 
 SMALL = SyntheticSettings(requests=40_000)
