@@ -71,7 +71,15 @@ def bars_with_whiskers(bars: Sequence[Bar], *, width: float, label: str) -> str:
     return drawing(width, bottom + 24, label, parts)
 
 
-def reliability(points: Sequence[ReliabilityPoint], *, width: float, label: str, horizontal: str, vertical: str) -> str:
+def reliability(
+    points: Sequence[ReliabilityPoint],
+    *,
+    width: float,
+    label: str,
+    horizontal: str,
+    vertical: str,
+    radius: float = 9.0,
+) -> str:
     """Stated against observed probability; on the diagonal both agree, the area of a dot grows with its count."""
     height = min(0.78 * width, 300.0)
     x, y = Scale(0, 1, _LEFT, width - 12), Scale(0, 1, height - 44, _TOP)
@@ -80,7 +88,8 @@ def reliability(points: Sequence[ReliabilityPoint], *, width: float, label: str,
         text = format_share(tick, 0)
         parts.append(line(_LEFT, y(tick), width - 12, y(tick), stroke=colour("grid")))
         parts.append(text_at(_LEFT - 6, y(tick) + 4, text, text_anchor="end"))
-        parts.append(text_at(x(tick), height - 27, text, text_anchor="end" if tick == 1 else "middle"))
+        if width >= 300 or tick in (0, 0.5, 1):
+            parts.append(text_at(x(tick), height - 27, text, text_anchor="end" if tick == 1 else "middle"))
     parts.append(line(x(0), y(0), x(1), y(1), stroke=colour("soft"), stroke_dasharray="3 4"))
     parts.append(text_at(2, 12, vertical))
     parts.append(text_at(width - 12, height - 7, horizontal, text_anchor="end"))
@@ -89,7 +98,7 @@ def reliability(points: Sequence[ReliabilityPoint], *, width: float, label: str,
     path = path_through([(x.clamp(p.stated), y.clamp(p.observed)) for p in known])
     parts.append(tag("path", d=path or "M0,0", fill="none", stroke=colour("ours"), stroke_width=1.4))
     for p in known:
-        parts.append(_reliability_dot(p, x, y, largest))
+        parts.append(_reliability_dot(p, x, y, 2.5 + (radius - 2.5) * math.sqrt(p.count / largest)))
     return drawing(width, height, f"{label}: {reliability_sentence(points)}", parts)
 
 
@@ -158,8 +167,7 @@ def _whisker(low: float, high: float, y: float) -> str:
     return halo + tag("path", d=d, fill="none", stroke=colour("ink"), stroke_width=1.3)
 
 
-def _reliability_dot(point: ReliabilityPoint, x: Scale, y: Scale, largest: float) -> str:
-    radius = 2.5 + 6.5 * math.sqrt(point.count / largest)
+def _reliability_dot(point: ReliabilityPoint, x: Scale, y: Scale, radius: float) -> str:
     title = (
         f"stated {format_share(point.stated, 0)}, observed {format_share(point.observed, 0)}, "
         f"{format_count(point.count)} cases"

@@ -20,17 +20,20 @@ from models.changes import review_card
 from models.churn.forecaster import ChurnForecaster
 from models.demand.forecaster import DemandForecaster
 from models.errors import ArtefactError
+from models.events import HOUR_US
 from models.next_content.predictor import NextContentPredictor
 from models.records import UNSIGNED, DecisionRecord, chain_faults, serving_at
 from models.registry import MODEL_NAMES, ModelVersion, Registry, RunEntry, new_record
+from models.snapshot import counters_until_us, sessions_until_us
 from pipelines.config import ChurnRun, DemandRun, NextContentRun
 from pipelines.console import Console, table
+from pipelines.demand_plots import Pictures, demand_pictures
 from pipelines.errors import GateRefused, PipelineError
 from pipelines.evaluate import DECIDING_METRIC, SHOWN, Evaluation, evaluate
 from pipelines.gate import CANDIDATE, CHAMPION, judge
 from pipelines.home import Home
 from pipelines.inputs import Inputs
-from pipelines.jobs import instant_us
+from pipelines.jobs import instant_us, iso
 from pipelines.provenance import code_commit, settings_digest
 from pipelines.review_page import CARD, Reviewed, description, losses
 
@@ -40,6 +43,12 @@ LOADERS: dict[str, Callable[[Path], Any]] = {
     "next-content": NextContentPredictor.load,
     "churn": ChurnForecaster.load,
 }
+SEEN_UNTIL_US: dict[str, Callable[[Path, Any], int]] = {
+    "demand": lambda folder, _: counters_until_us(folder / "counters"),
+    "next-content": lambda _, model: int(model.memory.time_us),
+    "churn": lambda folder, _: sessions_until_us(folder / "sessions"),
+}
+"""Newest instant that a version and the state saved with it know of."""
 
 
 def review_step(
@@ -77,26 +86,48 @@ def _review(
     candidate = registry.version(kind, CANDIDATE)
     has_champion = CHAMPION in aliases and aliases[CHAMPION] != candidate.version
     champion = registry.version(kind, CHAMPION) if has_champion else None
-    versions = {CANDIDATE: _fetch(kind, registry, CANDIDATE, home)}
+    test_us = run.windows.us("test")[0]
+    versions = {CANDIDATE: _fetch(kind, registry, CANDIDATE, home, test_us=test_us)}
     notes = []
     if champion is not None:
         try:
-            versions[CHAMPION] = _fetch(kind, registry, CHAMPION, home)
-        except ArtefactError as error:  # it must not stand in the way of its successor
+            versions[CHAMPION] = _fetch(kind, registry, CHAMPION, home, test_us=test_us)
+        except (ArtefactError, PipelineError) as error:  # it must not stand in the way of its successor
             notes.append(f"The champion, version {champion.version}, cannot be compared: {error}")
-    evaluation = evaluate(kind, run, inputs, versions=versions, reference=CANDIDATE)
+    followed = CANDIDATE if isinstance(run, DemandRun) else ""
+    evaluation = evaluate(kind, run, inputs, versions=versions, reference=CANDIDATE, followed=followed)
     horizon = run.model.horizons_hours[0] if isinstance(run, DemandRun) else None
     metric = run.gate.metric or DECIDING_METRIC
     verdict = judge(evaluation, metric=metric, settings=run.gate, horizon_hours=horizon)
     notes += losses(evaluation, verdict.opponent, metric=metric, horizon_hours=horizon)
-    return Reviewed(candidate, champion, evaluation, verdict, horizon, tuple(notes))
+    title = f"{candidate.name} version {candidate.version}"
+    pictures = _pictures(title, evaluation, versions[CANDIDATE], opponent=verdict.opponent)
+    return Reviewed(candidate, champion, evaluation, verdict, horizon, tuple(notes), pictures)
 
 
-def _fetch(kind: str, registry: Registry, alias: str, home: Home) -> Any:
+def _pictures(title: str, evaluation: Evaluation, model: Any, *, opponent: str) -> Pictures:
+    """What the evaluation saw of a demand candidate; other models have no pictures."""
+    if evaluation.track is None:
+        return Pictures()
+    rows = evaluation.whole(evaluation.rows)
+    return demand_pictures(title, evaluation.track, model.prior, rows, opponent=opponent, ours=CANDIDATE)
+
+
+def _fetch(kind: str, registry: Registry, alias: str, home: Home, *, test_us: int) -> Any:
+    """Loads a version; PipelineError where it knows what it would be judged on."""
     with tempfile.TemporaryDirectory(dir=home.root, prefix=".review-") as temporary:
         folder = Path(temporary) / "artefact"
-        registry.download(kind, alias, folder)
-        return LOADERS[kind](folder / "model")
+        version = registry.download(kind, alias, folder)
+        model = LOADERS[kind](folder / "model")
+        seen_us = SEEN_UNTIL_US[kind](folder, model)
+    if seen_us > test_us:
+        later = iso(-(-seen_us // HOUR_US) * HOUR_US)
+        raise PipelineError(
+            f"{version.name} version {version.version} has learnt from data until {iso(seen_us)}, but windows.test "
+            f"starts at {iso(test_us)}: it would be judged on what it has seen. Move windows.test behind that, to start "
+            f"at {later} or later."
+        )
+    return model
 
 
 def _write_down(
@@ -125,7 +156,7 @@ def _write_down(
             parameters=facts,
             tags={"review": review_id, "role": "review"},
             description=verdict.sentence,
-            texts={"review.json": json.dumps(document, indent=1, default=str), CARD: card},
+            texts={"review.json": json.dumps(document, indent=1, default=str), CARD: card, **reviewed.pictures.texts()},
         )
     )
     for name in dict.fromkeys(row["model"] for row in reviewed.evaluation.rows):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from models.registry import MODEL_NAMES, ModelVersion
+from models.registry import DESCRIPTION_LIMIT, MODEL_NAMES, ModelVersion
+from pipelines.demand_plots import REPORT, Pictures
 from pipelines.evaluate import Evaluation
 from pipelines.gate import CANDIDATE, Verdict
 
 CARD = "plots/review_card.svg"
+SHOWN_PICTURES = ("forecast", "errors")
 SHOWN_LOSSES = 8
 
 
@@ -23,10 +25,21 @@ class Reviewed:
     horizon_hours: int | None
     notes: tuple[str, ...] = ()
     """What a reader should know beside the reasons."""
+    pictures: Pictures = field(default_factory=Pictures)
+    """Drawings of what the candidate forecast, where there are any."""
 
 
 def description(reviewed: Reviewed, run_id: str, *, page: str) -> str:
-    """The version's page: verdict first, then the card, the reasons, what to do; at most 5,000 characters."""
+    """The version's page: verdict first, then the card, the reasons, what to do; at most 5,000 characters.
+
+    Pictures give way where they would not fit: they lie among the artefacts of the review run as well.
+    """
+    drawn = shown_pictures(reviewed.pictures, run_id, page=page)
+    text = _description(reviewed, run_id, page=page, drawn=drawn)
+    return text if len(text) <= DESCRIPTION_LIMIT else _description(reviewed, run_id, page=page, drawn="")
+
+
+def _description(reviewed: Reviewed, run_id: str, *, page: str, drawn: str) -> str:
     verdict, candidate = reviewed.verdict, reviewed.candidate
     kind = candidate.name.removeprefix("premirror-")
     heading = "PASS" if verdict.passed else "REFUSED"
@@ -41,7 +54,7 @@ Compared on the test window with {verdict.opponent} and every baseline; brackets
 **Why**
 
 {reasons}
-{figures(reviewed)}
+{figures(reviewed)}{drawn}
 **Decide**
 
 `premirror promote {kind} --approver NAME` or leave it. `premirror rollback {kind} --approver NAME --reason WHY` returns.
@@ -50,6 +63,20 @@ MLflow's own "Promote model" button copies the version elsewhere; it does not ma
 
 **Limits**: one test window; see the review run for every stratum and method.
 """
+
+
+def shown_pictures(pictures: Pictures, run_id: str, *, page: str) -> str:
+    """The pictures that a decision needs first, and where all of them are; nothing where there are none."""
+    if not pictures.drawn:
+        return ""
+    shown = [
+        f"![{picture.title}. {picture.sentence}](get-artifact?path=plots/{picture.name}.svg&run_uuid={run_id})"
+        for picture in pictures.drawn
+        if picture.name in SHOWN_PICTURES
+    ]
+    names = "; ".join(picture.title for picture in pictures.drawn)
+    heading = f"**Forecasts** ([all pictures on one page]({page}/artifacts/{REPORT}): {names})"
+    return "\n" + "\n\n".join([heading, *shown]) + "\n"
 
 
 def figures(reviewed: Reviewed) -> str:

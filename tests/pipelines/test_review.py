@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 
 from models.registry import DESCRIPTION_LIMIT, Registry
+from pipelines.demand_plots import Picture, Pictures
 from pipelines.errors import GateRefused, PipelineError
 from pipelines.evaluate import Evaluation
+from pipelines.gate import Verdict
 from pipelines.review import history_step, promote_step, review_step, rollback_step
-from pipelines.review_page import losses
+from pipelines.review_page import Reviewed, description, losses
 from pipelines.train import train_step
-from tests.conftest import QUIET, TinyHome, copied
+from tests.conftest import END_US, MODELS, QUIET, TinyHome, copied
 
 KIND = "next-content"
 LENIENT = ("gate.tolerance=0.99",)
@@ -28,6 +32,36 @@ def reviewed(tiny_home: TinyHome, tmp_path_factory: pytest.TempPathFactory) -> t
     """A home whose next-content candidate passed a lenient review, what the review answered, and its text. Read only."""
     tiny = copied(tiny_home, tmp_path_factory.mktemp("reviewed") / "home")
     return (tiny, *review_step(KIND, tiny.config(KIND, *LENIENT), tiny.home, QUIET))
+
+
+@dataclass(frozen=True)
+class DemandReview:
+    """A home whose demand candidate was reviewed beside a champion that has seen the test window. Read only."""
+
+    tiny: TinyHome
+    value: dict[str, Any]
+    text: str
+
+
+@pytest.fixture(scope="module")
+def demand_reviewed(tiny_home: TinyHome, tmp_path_factory: pytest.TempPathFactory) -> DemandReview:
+    tiny = copied(tiny_home, tmp_path_factory.mktemp("demand") / "home")
+    _add_champion(tiny, seen_until_us=END_US - 1)
+    return DemandReview(tiny, *review_step("demand", tiny.config("demand", *LENIENT), tiny.home, QUIET))
+
+
+def _add_champion(tiny: TinyHome, *, seen_until_us: int) -> None:
+    """Registers the candidate of demand once more as version 2, the champion, with counters until an instant."""
+    found = registry(tiny)
+    source = tiny.home.root / "later"
+    folder = source / "artifacts" / "artefact"
+    found.download("demand", "1", folder)
+    manifest = folder / "counters" / "artefact.json"
+    told = json.loads(manifest.read_text(encoding="utf-8"))
+    told["state"]["time_us"] = seen_until_us
+    manifest.write_text(json.dumps(told), encoding="utf-8")
+    made = found.client.create_model_version("premirror-demand", source.as_uri())
+    found.client.set_registered_model_alias("premirror-demand", "champion", made.version)
 
 
 def registry(tiny: TinyHome) -> Registry:
@@ -99,6 +133,88 @@ def test_review__runs_are_flat_with_one_name_a_metric(reviewed: tuple[TinyHome, 
     assert not [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     artefacts = {f.path for run in runs if run not in methods for f in client.list_artifacts(run.info.run_id)}
     assert artefacts == {"review.json", "plots"}
+
+
+def test_review__of_demand_shows_what_was_forecast(demand_reviewed: DemandReview) -> None:
+    """Pictures lie among the artefacts of the review run, stand alone, and the page links and embeds them."""
+    found = registry(demand_reviewed.tiny)
+    run_id = demand_reviewed.value["review_run"]
+    names = {f.path for f in found.client.list_artifacts(run_id, "plots")}
+    assert names == {f"plots/{name}.svg" for name in ("review_card", "forecast", "quantiles", "errors", "prior")}
+    for name in sorted(names):
+        svg = found.read_text(run_id, name)
+        root = ET.fromstring(svg)
+        assert root.get("aria-label")
+        assert "var(" not in svg
+        assert not re.search(r"\bnan\b|href=|url\(", svg)
+        assert len(svg) < 100_000
+    page = found.read_text(run_id, "report.html")
+    assert page.count("<section>") == 4
+    assert "prefers-color-scheme:dark" in page
+    assert not re.search(r'src=|href="http|localStorage', page)
+    description = found.version("demand", "1").description
+    assert len(description) <= DESCRIPTION_LIMIT
+    for name in ("forecast", "errors"):
+        assert f"get-artifact?path=plots/{name}.svg&run_uuid={run_id}" in description
+    assert f"runs/{run_id}/artifacts/report.html" in description
+
+
+def test_review__leaves_out_a_champion_that_has_seen_the_test_window(demand_reviewed: DemandReview) -> None:
+    """It would win on what it was trained on: it is named, with both instants, and the best baseline is the opponent."""
+    assert demand_reviewed.value["opponent"] != "champion"
+    assert "champion" not in {row["model"] for row in demand_reviewed.value["rows"]}
+    assert (
+        "The champion, version 2, cannot be compared: premirror-demand version 2 has learnt from data until "
+        "2026-03-07T23:59:59.999999Z, but windows.test starts at 2026-03-06T12:00:00Z"
+    ) in demand_reviewed.text
+    assert "has learnt from data until" in registry(demand_reviewed.tiny).version("demand", "1").description
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_review__refuses_a_candidate_that_has_seen_the_test_window(
+    tiny_home: TinyHome, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Trained until noon of 6 March, it may be judged from then on, and not on the twelve hours before."""
+    earlier = (
+        'windows.validation=["2026-03-05T00:00:00Z", "2026-03-06T00:00:00Z"]',
+        'windows.test=["2026-03-06T00:00:00Z", "2026-03-08T00:00:00Z"]',
+    )
+    said = (
+        rf"premirror-{kind} version 1 has learnt from data until 2026-03-06T1[12]:.*Z, but windows\.test starts at "
+        r"2026-03-06T00:00:00Z: .* Move windows\.test behind that, to start at 2026-03-06T12:00:00Z or later\."
+    )
+    with pytest.raises(PipelineError, match=said):
+        review_step(kind, tiny_home.config(kind, *earlier), tiny_home.home, QUIET)
+    assert "verdict" not in registry(tiny_home).version(kind, "candidate").tags
+
+    def reached(*_: object, **__: object) -> Evaluation:
+        raise GateRefused("compared")
+
+    monkeypatch.setattr("pipelines.review.evaluate", reached)
+    with pytest.raises(GateRefused, match="compared"):
+        review_step(kind, tiny_home.config(kind), tiny_home.home, QUIET)
+
+
+def test_description__lets_pictures_go_before_it_is_too_long(
+    reviewed: tuple[TinyHome, dict[str, Any], str],
+) -> None:
+    """PostgreSQL refuses 5,001 characters: four pictures with long sentences stay in the run, the review is written."""
+    version = registry(reviewed[0]).version(KIND, "1")
+    verdict = Verdict(True, "champion", "it is better", ("better",), ())
+    drawn = tuple(Picture(name, "t" * 900, "s" * 900, "") for name in ("forecast", "errors"))
+    evaluation = Evaluation(
+        [
+            {"model": m, "stratum": "all", "mrr_at_20": 0.1, "nll": 1.0, "ece_top1": 0.0, "coverage": None}
+            for m in ("candidate", "champion")
+        ],
+        [],
+        0.0,
+    )
+    facts = Reviewed(version, None, evaluation, verdict, None)
+    plain = description(facts, "r", page="#/p")
+    assert description(replace(facts, pictures=Pictures("t", drawn)), "r", page="#/p") == plain
+    short = tuple(replace(picture, title="t", sentence="s") for picture in drawn)
+    assert "path=plots/errors.svg" in description(replace(facts, pictures=Pictures("t", short)), "r", page="#/p")
 
 
 def test_promote__a_refused_review_is_quoted_and_a_forged_tag_does_not_help(writable_home: TinyHome) -> None:
