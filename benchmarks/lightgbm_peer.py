@@ -32,6 +32,7 @@ PARAMETERS: dict[str, Any] = {
     "num_leaves": 31,
     "min_data_in_leaf": 100,
     "lambda_l2": 1.0,
+    "min_sum_hessian_in_leaf": 10.0,  # in weighted requests: with the default means diverge
     "num_threads": 1,
     "deterministic": True,
     "force_row_wise": True,

@@ -28,7 +28,7 @@ from models.counter_settings import CounterSettings
 from models.counter_tables import fill_store, read_settings, store_tables
 from models.errors import LogOrderError
 from models.events import HOUR_US, NEVER_US, Bool, Float64, Int32, Int64, RequestLog, Window
-from models.flow import FlowTable, cell_flow, content_flow
+from models.flow import FlowTable, content_flow, flow_by_row
 from models.keys import KeyIndex, Scalar, pair_keys
 from models.merging import absorb
 from models.observation import hours_observed, observed_share, start_up_share, united, unobserved_us
@@ -344,9 +344,10 @@ class CounterStore:
 
     def flow(self, content: npt.ArrayLike, location: npt.ArrayLike, at_us: int, *, half_life_index: int = 0) -> Float64:
         """Next requests expected of the sessions under way, by cell; see `models.flow`. (n,)"""
-        wanted = KeyIndex()
-        rows = wanted.add(pair_keys(content, location))
-        flow: Float64 = cell_flow(self._flow_table(at_us, half_life_index), wanted.table)[rows]
+        keys, stored, strangers = pair_keys(content, location), self.popularity.index, KeyIndex()
+        rows = stored.find(keys)
+        rows[rows < 0] = len(stored) + strangers.add(keys[rows < 0])
+        flow: Float64 = flow_by_row(self._flow_table(at_us, half_life_index), stored.table, strangers.table)[rows]
         return flow
 
     def content_flow(self, content: npt.ArrayLike, at_us: int, *, half_life_index: int = 0) -> Float64:

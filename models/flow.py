@@ -29,29 +29,11 @@ class FlowTable(NamedTuple):
     half_life: int
 
 
-@njit(cache=True)
-def cell_flow(table: FlowTable, wanted: KeyTable) -> Float64:
-    """Expected next requests of every cell in `wanted`. (rows of wanted,)"""
-    flow = np.zeros(len(wanted.keys))
-    moves, h = table.moves, table.half_life
-    for cell in range(len(table.cells)):
-        present = table.occupancy[cell] * table.per_unit
-        if present < LEAST_PRESENCE:
-            continue
-        x, location = table.cells[cell] >> 32, table.cells[cell] & 0x7FFFFFFF
-        per_visit = present / table.visits[x, h]
-        for j in range(moves.start[x], moves.start[x] + moves.length[x]):
-            row = find_key(wanted, (np.int64(moves.item[j]) << 32) | location)
-            if row >= 0:
-                flow[row] += per_visit * moves.weight[j, h]
-    return flow
-
-
 @njit(cache=True, nogil=True)
 def flow_by_row(table: FlowTable, stored: KeyTable, strangers: KeyTable) -> Float64:
-    """The same of every cell that the store has a row for, and behind them of some that it has none for.
+    """Expected next requests of every cell that the store has a row for, and behind them of some that it has none for.
 
-    Rows of `stored` first, then those of `strangers`; sums are taken in the order of `cell_flow`.
+    Rows of `stored` first, then those of `strangers`.
     """
     known = stored.size[0]
     flow = np.zeros(known + strangers.size[0])

@@ -25,6 +25,8 @@ from models.events import HOUR_US, Bool, Float64, Int32, Int64
 POISSON_DISPERSION = 1e-6
 """Below this dispersion the negative binomial law is computed as Poisson: the difference is under rounding."""
 _SUMMED_UP_TO = 500.0
+_WALKED_UP_TO = 1e9
+"""Beyond it one request more or less is nothing, and the gamma law answers alone."""
 _MOST_STEPS = 1_000_000
 _ROUNDING = 1.0 - 1e-12
 """A cumulative probability this near to the one asked for counts as equal to it."""
@@ -83,9 +85,11 @@ def _inverted(probability: float, mean: Float64, dispersion: Float64) -> Float64
     variance = mean + np.where(poisson, 0.0, dispersion) * mean**2
     near = special.gammaincinv(mean**2 / variance, probability) * variance / mean
     count = np.floor(np.maximum(near - 0.5, 0.0))
-    failure = mean / (shape + mean)
     log_broad = (
-        shape * np.log1p(-failure) + count * np.log(failure) - np.log(shape + count) - special.betaln(shape, count + 1)
+        shape * np.log(shape / (shape + mean))
+        + count * np.log(mean / (shape + mean))
+        - np.log(shape + count)
+        - special.betaln(shape, count + 1)
     )
     log_poisson = count * np.log(mean) - mean - special.gammaln(count + 1)
     at_count = np.exp(np.where(poisson, log_poisson, log_broad))
@@ -104,6 +108,8 @@ def _walk_to_quantile(
     wanted = probability * _ROUNDING
     for row in range(len(count)):
         k, mu, r = count[row], mean[row], shape[row]
+        if not k < _WALKED_UP_TO:
+            continue
         at, up_to = law[0][row], law[1][row]
         poisson = np.isinf(r)
         odds = 0.0 if poisson else mu / (r + mu)

@@ -1,6 +1,6 @@
 """What is learned beyond the prior: networks and boosted trees, blended in the logarithm of the mean.
 
-    log mu = log mu0 + (1 - w) f(x) + w g(x)        within +- cap of log mu0
+    log mu = log mu0 + (1 - w) f(x) + w g(x)        at most cap above log mu0
     log alpha = h(x)
 
 with f and h the networks' log-residual and log-dispersion, g the log-ratio of the trees. The weight w
@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from models.demand.law import DISPERSION_RANGE
-from models.demand.network import InputScale, ResidualEnsemble
+from models.demand.network import LARGEST_FALL, InputScale, ResidualEnsemble
 from models.demand.prior import MEAN_FLOOR
 from models.demand.ratios import BoostedRatio
 from models.demand.settings import DemandSettings
@@ -35,7 +35,7 @@ class LearnedResidual:
         networks: residual networks by horizon: each horizon has the pass of the common training that suits it best.
         ratios: trees by horizon; none where only networks were trained.
         boosting_weights: weight w of the trees, in [0, 1], by horizon.
-        caps: largest absolute log-residual, by horizon.
+        caps: largest log-residual, by horizon; downwards it is `LARGEST_FALL`.
     """
 
     networks: tuple[ResidualEnsemble, ...]
@@ -59,8 +59,7 @@ class LearnedResidual:
 
     def mean(self, prior_mean: Float64, residual: Float64, index: int) -> Float64:
         """Mean from a blended log-residual, shape (n,)."""
-        cap = self.caps[index]
-        mean = prior_mean * np.exp(np.clip(residual, -cap, cap))
+        mean = prior_mean * np.exp(np.clip(residual, -LARGEST_FALL, self.caps[index]))
         return np.clip(mean, MEAN_FLOOR, LARGEST_OVER_PRIOR * prior_mean)
 
     def to_state(self) -> dict[str, Any]:

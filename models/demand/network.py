@@ -1,10 +1,10 @@
 """The neural part of demand: a capped correction of the prior's mean, and the dispersion.
 
-    log mu    = log mu0 + F_H tanh(f_H(x) / F_H)
+    log mu    = log mu0 + squeeze(f_H(x)),   squeeze(f) = F tanh(f / F),  F = F_H where f > 0, else LARGEST_FALL
     log alpha = g_H(x)
 
 f and g are heads of one trunk, one pair for each horizon. f's last layer starts at zero, so the untrained network *is*
-the prior; the cap F keeps a mean within exp(F) of it whatever the inputs.
+the prior; the cap F keeps a mean below exp(F) of it whatever the inputs. It may fall much further: contents die.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from models.demand.settings import DemandSettings
 from models.events import Float64, Reals
 
 LOG_DISPERSION_LIMIT = 6.0
+LARGEST_FALL = 4.0
+"""Largest absolute log-residual downwards."""
 
 
 class ResidualNetwork(nn.Module):
@@ -48,7 +50,7 @@ class ResidualNetwork(nn.Module):
         index = horizon[:, None]
         raw = self.mean_head(hidden).gather(1, index)[:, 0]
         log_dispersion = self.dispersion_head(hidden).gather(1, index)[:, 0]
-        return _limited(raw, self.caps[horizon]), _limited(log_dispersion, LOG_DISPERSION_LIMIT)
+        return _squeezed(raw, self.caps[horizon]), _limited(log_dispersion, LOG_DISPERSION_LIMIT)
 
     def at_horizon(self, inputs: Tensor, index: int) -> tuple[Tensor, Tensor]:
         """The same of one horizon for all rows, without gradients: only its heads, and no copies of hidden layers."""
@@ -59,7 +61,11 @@ class ResidualNetwork(nn.Module):
             functional.linear(hidden, head.weight[index : index + 1], head.bias[index : index + 1])[:, 0]
             for head in (self.mean_head, self.dispersion_head)
         )
-        return _limited(raw, self.caps[index]), _limited(log_dispersion, LOG_DISPERSION_LIMIT)
+        return _squeezed(raw, self.caps[index]), _limited(log_dispersion, LOG_DISPERSION_LIMIT)
+
+
+def _squeezed(raw: Tensor, cap: Tensor) -> Tensor:
+    return torch.where(raw > 0.0, _limited(raw, cap), _limited(raw, LARGEST_FALL))
 
 
 def _limited(values: Tensor, limit: Tensor | float) -> Tensor:

@@ -31,8 +31,8 @@ class DemandSettings:
     """Cells drawn at each training origin; busy cells are likelier, and weighted so that no bias results."""
     hidden_sizes: tuple[int, ...] = (96, 96)
     """Widths of the hidden layers of the residual network."""
-    residual_caps: tuple[float, ...] = (2.2, 1.5, 1.5)
-    """Largest absolute log-residual by horizon: the mean stays within exp(cap) of the prior, so below ten times it."""
+    residual_caps: tuple[float, ...] = (2.2, 2.2, 2.2)
+    """Largest log-residual by horizon: the mean stays below exp(cap) times the prior, here nine times."""
     input_limit_sd: float = 4.0
     """Inputs of the network are cut at this many standard deviations."""
     learning_rate: float = 0.003

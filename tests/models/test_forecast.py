@@ -191,3 +191,10 @@ def test_churn_forecast__cannot_be_half_right(changes: dict[str, Any], message: 
     """Survival curves that rise or leave [0, 1] would make replicas look safer than they are."""
     with pytest.raises(ValueError, match=message):
         churn_forecast(**changes)
+
+
+def test_quantiles__of_a_mean_beyond_all_counts() -> None:
+    """A model that diverged must cost its score and not the evaluation: a finite answer without a warning."""
+    found = negative_binomial_quantiles((0.1, 0.9), np.array([1e18]), np.array([0.5]))
+    assert np.isfinite(found).all()
+    assert 1e16 < found[0, 0] < 1e18 < found[1, 0] < 1e19
