@@ -11,6 +11,7 @@ between processes with `--part`:
     series      statsforecast's methods on a sample of active cells of the first test day, same rows as ours
     table       the tables, ratios with intervals over whole origins, and which goals are met
 
+`--lightgbm` names the variants of `benchmarks/lightgbm_peer.py` that are trained beside, each for minutes of a day.
 `--until` hides everything from an instant on, so that days kept for a final comparison stay unseen.
 """
 
@@ -34,7 +35,7 @@ import numpy as np
 
 from benchmarks.demand_series import draw, score_series
 from benchmarks.demand_table import OURS, PRIOR, tell
-from benchmarks.lightgbm_peer import fit_lightgbm
+from benchmarks.lightgbm_peer import PLAIN, VARIANTS, fit_lightgbm
 from models.counters import CounterSettings, CounterStore
 from models.demand.baselines import fit_hawkes, fit_references, untrained_references
 from models.demand.boosting import fit_boosting
@@ -62,7 +63,8 @@ class Setup:
     train_start: str = "2017-10-01"
     days: tuple[str, ...] = ("2017-10-09", "2017-10-10", "2017-10-11", "2017-10-12")
     until: str = ""
-    origin_every: int = 2
+    origin_every: int = 1
+    lightgbm: tuple[str, ...] = (PLAIN,)
     boosting_iterations: int = 60
     series: int = 150
     seed: int = 0
@@ -129,7 +131,15 @@ class World:
         ]
         if own:
             note("gradient boosting of the stack trained")
-        return own + fit_lightgbm(fitted, held_out, settings=settings, remainder=remainder, prior=prior, seed=seed)
+        return own + fit_lightgbm(
+            fitted,
+            held_out,
+            settings=settings,
+            remainder=remainder,
+            prior=prior,
+            variants=self.setup.lightgbm,
+            seed=seed,
+        )
 
 
 def instant(day: str) -> int:
@@ -256,7 +266,10 @@ def parse(given: list[str] | None) -> argparse.Namespace:
 
 def main(given: list[str] | None = None) -> None:
     options = parse(given)
-    setup = Setup(**{name: getattr(options, name) for name in vars(Setup())} | {"days": tuple(options.days)})
+    given_as = {name: getattr(options, name) for name in vars(Setup())}
+    setup = Setup(**{name: tuple(value) if isinstance(value, list) else value for name, value in given_as.items()})
+    if unknown := set(setup.lightgbm) - set(VARIANTS):
+        raise SystemExit(f"There is no LightGBM variant {sorted(unknown)}; there are {', '.join(VARIANTS)}.")
     tables = Home(options.home).tables(setup.tables)
     if not tables.exists():
         print(f"There are no tables at {tables}; ingest them, or give --home and --tables. Nothing was measured.")
