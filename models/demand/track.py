@@ -83,7 +83,7 @@ class DemandTrack:
 
 
 def choose_cells(log: RequestLog, window: Window) -> tuple[ChosenCell, ...]:
-    """The cells to follow; a content is new when it appeared in the window and at least six hours before its end."""
+    """The cells to follow, each once; a content is new when it appeared in the window, six hours before its end."""
     requests = log.between(*window)
     if not len(requests):
         return ()
@@ -94,6 +94,7 @@ def choose_cells(log: RequestLog, window: Window) -> tuple[ChosenCell, ...]:
     chosen = {"busiest": order[0]}
     appeared_us = _appeared_us(log)[keys // n_locations]
     new = (appeared_us >= window[0]) & (appeared_us <= window[1] - 6 * HOUR_US)
+    new[order[0]] = False  # it is shown already
     if new.any():
         chosen["new"] = order[new[order]][0]
     chosen["middle"] = order[np.searchsorted(held, held[-1] / 2)]
