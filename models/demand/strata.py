@@ -15,9 +15,6 @@ BUSY_REQUESTS = 1.0
 """A cell is busy when its rate at a half-life of 6 h expects at least this many requests over the horizon."""
 HOURS_OF_DAY = 6
 """Length of the blocks of the day (UTC) by which origins are told apart."""
-CELL_STRATA = (
-    "all", "busy", "head", "torso", "tail", "new content", "young content", "old content", "new cell",
-)  # fmt: skip
 
 
 def cell_strata(
