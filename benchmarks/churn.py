@@ -1,8 +1,12 @@
-"""Churn: accuracy beside every baseline on real sessions, and what training and forecasting cost.
+"""Churn: every method on real sessions, in one harness, and what training and forecasting cost.
 
-    python benchmarks/churn.py relays|phones [--nodes 1500] [--json]
+    python -m benchmarks.churn relays|phones [--stage development|final] [--seeds 5] [--methods churn boosting …] [--json]
 
-Real tables are found in ../shared/data beside the repository, or in PREMIRROR_REAL_DATA.
+Ours, boosting alone and networks alone are trained once a seed, and the scores of the seeds are averaged; on the relays
+ours is also shown as it is recalibrated daily (one seed). The other methods have one training. Every method gets its
+calibration on the validation window and sees nothing later than each origin. Differences of skill are paired, with
+intervals over nodes; the best Markov peer is the best on the rows scored, with hindsight. In the development stage
+nothing of the final test window of the relays is read; the phones, which have no calendar, are the same in both stages.
 """
 
 from __future__ import annotations
@@ -13,168 +17,162 @@ import os
 import platform
 import sys
 import time
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from models.churn.baselines import fit_baselines
-from models.churn.evaluation import evaluate
-from models.churn.history import SessionHistory
-from models.churn.settings import ALWAYS_ON_EDGES_HOURS, MESH_EDGES_HOURS, ChurnSettings
-from models.churn.training import fit_churn
-from models.events import HOUR_US
+from benchmarks.churn_table import BOOSTING, OURS, RECALIBRATED, tell
+from benchmarks.churn_worlds import ChurnWorld, Fold, phones_world, real_data, relays_world
+from benchmarks.survival_peers import NAMES as SURVIVAL_PEERS
+from benchmarks.survival_peers import fit_survival_peers
+from models.churn.baselines import MARKOV_PEERS, ForecastsChurn, fit_peers
+from models.churn.evaluation import ScoredRows, pool, score_rows
+from models.churn.history import Objects, SessionHistory
+from models.churn.recalibrated import RecalibratedForecaster
+from models.churn.training import fit_parts
+from models.events import Float64
+from models.forecast import ChurnForecast
 
-SECOND_US = 1_000_000
-INSTANT = pa.timestamp("us", tz="UTC")
-SHOWN = ("nll", "ibs", "ibss", "concordance", "ece", "calibration_slope", "availability_brier")
-
-
-def real_data() -> Path:
-    beside = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
-    return Path(os.environ.get("PREMIRROR_REAL_DATA", beside))
-
-
-def relays(nodes: int, seed: int) -> SessionHistory:
-    """A random sample of volunteer-run relays; left-censored starts make ages lower bounds."""
-    table = pq.read_table(real_data() / "relay_availability" / "sessions.parquet")
-    ids = np.unique(np.asarray(table["node"].to_pylist(), dtype=str))
-    chosen = np.random.default_rng(seed).choice(ids, min(nodes, len(ids)), replace=False)
-    kept = table.filter(pa.array(np.isin(np.asarray(table["node"].to_pylist(), dtype=str), chosen)))
-    listed = pa.table({"source": chosen.tolist(), "device_class": ["home"] * len(chosen)})
-    return SessionHistory.from_arrow(kept.select(["node", "start", "end", "end_upper", "censored"]), listed)
+NETWORK = "network"
+LEARNED: dict[str, float | None] = {OURS: None, BOOSTING: 0.0, NETWORK: 1.0}
+"""Weight of the networks: the one that validation chose, or that of one part alone. All come from one training."""
+PREDICTORS = ("sat_count", "twiddled_history")
+METHODS = (*LEARNED, RECALIBRATED, *MARKOV_PEERS, *PREDICTORS, *SURVIVAL_PEERS)
+WORLDS: dict[str, Callable[[argparse.Namespace], ChurnWorld]] = {
+    "relays": lambda options: relays_world(options.stage, every_hours=options.every_hours or 31.0),
+    "phones": lambda options: phones_world(every_hours=options.every_hours or 0.7),
+}
 
 
-def phones() -> SessionHistory:
-    """Charging-on-Wi-Fi windows of smartphones, each observed for the days of its own trace."""
-    table = pq.read_table(real_data() / "phone_availability" / "sessions.parquet").to_pandas()
-    for column in ("start", "end", "trace_start", "trace_end"):
-        table[column] = (table[column] * SECOND_US).astype("int64")
-    listed = table.groupby("node").agg(available_at=("trace_start", "min"), observed_until=("trace_end", "max"))
-    nodes = pa.table(
-        {
-            "source": listed.index.tolist(),
-            "device_class": ["phone"] * len(listed),
-            "available_at": pa.array(listed["available_at"].to_numpy(), INSTANT),
-            "observed_until": pa.array(listed["observed_until"].to_numpy(), INSTANT),
-        }
-    )
-    sessions = pa.table(
-        {
-            "node": table["node"].tolist(),
-            "start": pa.array(table["start"].to_numpy(), INSTANT),
-            "end": pa.array(table["end"].to_numpy(), INSTANT),
-            "censored": pa.array(table["censored"].tolist()),
-        }
-    )
-    return SessionHistory.from_arrow(sessions, nodes)
+@dataclass
+class Timed:
+    """A method, and the CPU seconds that its forecasts have taken."""
+
+    method: ForecastsChurn
+    seconds: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return self.method.name
+
+    @property
+    def edges_hours(self) -> Float64:
+        return self.method.edges_hours
+
+    def forecast(
+        self, history: SessionHistory, *, at_us: int, nodes: Sequence[str] | Objects | None = None
+    ) -> ChurnForecast:
+        started = time.process_time()
+        forecast = self.method.forecast(history, at_us=at_us, nodes=nodes)
+        self.seconds += time.process_time() - started
+        return forecast
 
 
-def _day(text: str) -> int:
-    return int(np.datetime64(text, "us").astype(np.int64))
+class Costs:
+    """CPU seconds by method and phase, over folds and seeds."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, dict[str, float]] = {}
+
+    def add(self, name: str, phase: str, seconds: float) -> None:
+        phases = self.seconds.setdefault(name, {"training": 0.0, "forecasting": 0.0})
+        phases[phase] += seconds
 
 
-def plan(world: str, arguments: argparse.Namespace) -> tuple[SessionHistory, dict[str, Any], ChurnSettings, float]:
-    """History, windows, settings and spacing of the test origins."""
-    if world == "relays":
-        windows = {
-            "train": (_day("2026-03-01"), _day("2026-04-01")),
-            "validation": (_day("2026-04-01"), _day("2026-04-10")),
-            "test": (_day("2026-04-10"), _day("2026-04-20")),
-        }
-        return relays(arguments.nodes, arguments.seed), windows, ChurnSettings(edges_hours=ALWAYS_ON_EDGES_HOURS), 7.0
-    cut = [round(s * SECOND_US) for s in (2_290_000, 2_580_000, 2_680_000, 2_850_000)]
-    windows = {"train": (cut[0], cut[1]), "validation": (cut[1], cut[2]), "test": (cut[2], cut[3])}
-    return phones(), windows, ChurnSettings(edges_hours=MESH_EDGES_HOURS, origin_every_hours=0.7), 1.1
-
-
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    history, windows, settings, every_hours = plan(arguments.world, arguments)
-    started = time.perf_counter()
-    model, log = fit_churn(
-        history, train=windows["train"], validation=windows["validation"], settings=settings, seed=arguments.seed
-    )
-    training_seconds = time.perf_counter() - started
-    learned = model.learned
-    methods = [
-        model,
-        *fit_baselines(
-            history, train=windows["train"], validation=windows["validation"], settings=settings, seed=arguments.seed
-        ),
-    ]
-    if learned is not None and learned.ensemble is not None:
-        alone, _ = fit_churn(
-            history,
-            train=windows["train"],
-            validation=windows["validation"],
-            settings=replace(settings, boosting_iterations=0),
-            seed=arguments.seed,
+def run(options: argparse.Namespace) -> tuple[ChurnWorld, ScoredRows, Costs]:
+    """Trains on every fold and scores what it held out."""
+    world, costs = WORLDS[options.world](options), Costs()
+    parts = []
+    for number, fold in enumerate(world.folds):
+        methods = [Timed(method) for method in fit_methods(world, fold, options, costs)]
+        scored = score_rows(
+            methods, fold.tested, start_us=fold.test[0], end_us=fold.test[1], every_hours=world.every_hours
         )
-        methods.append(replace(alone, name="network"))
-    rows = evaluate(
-        methods,
-        history,
-        start_us=windows["test"][0],
-        end_us=windows["test"][1],
-        every_hours=every_hours,
-        trained_until_us=windows["train"][1],
-    )
-    seconds = _forecast_seconds(model, history, windows["test"][0])
-    cells = len(history) * len(settings.edges_hours)
-    return {
-        "world": arguments.world,
-        "nodes": len(history),
-        "sessions": len(history.start_us),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-        "training_seconds": training_seconds,
-        "epochs": len(log),
-        "forecast_seconds": seconds,
-        "microseconds_per_node_and_edge": seconds / cells * 1e6,
-        "network_weight": None if learned is None else learned.network_weight,
-        "rows": rows,
-    }
+        parts.append(scored.take(np.isin(scored.outcomes.node, fold.nodes), np.isin(scored.all_nodes, fold.nodes)))
+        for method in methods:
+            costs.add(method.name, "forecasting", method.seconds)
+        print(f"split {number + 1} of {len(world.folds)}: {len(parts[-1].outcomes)} rows scored", file=sys.stderr)
+    return world, pool(parts, [np.arange(len(fold.tested)) for fold in world.folds]), costs
 
 
-def _forecast_seconds(model: Any, history: SessionHistory, at_us: int) -> float:
-    """Best of three, after one call that compiles."""
-    model.forecast(history, at_us=at_us)
-    times = []
-    for k in range(3):
-        started = time.perf_counter()
-        model.forecast(history, at_us=at_us + k * HOUR_US)
-        times.append(time.perf_counter() - started)
-    return min(times)
+def fit_methods(world: ChurnWorld, fold: Fold, options: argparse.Namespace, costs: Costs) -> list[ForecastsChurn]:
+    """The chosen methods, those of one name being seeds."""
+    windows: dict[str, Any] = {"train": fold.train, "validation": fold.validation}
+    found: list[ForecastsChurn] = []
+    chosen = [name for name in LEARNED if name in options.methods]
+    for seed in range(options.seeds if chosen else 0):
+        started = time.process_time()
+        parts = fit_parts(fold.trained, settings=world.settings, seed=seed, **windows)
+        costs.add("all learned", "training", time.process_time() - started)
+        found += [parts.model(name=name, network_weight=LEARNED[name]) for name in chosen]
+        if seed == 0 and OURS in chosen and RECALIBRATED in options.methods and world.trained_until_us is not None:
+            found.append(RecalibratedForecaster(parts.model(), name=RECALIBRATED))
+    started = time.process_time()
+    peers = fit_peers(fold.trained, settings=world.settings, **windows)
+    costs.add("all counted peers", "training", time.process_time() - started)
+    found += [peer for peer in peers if peer.name in options.methods]
+    for name in (name for name in SURVIVAL_PEERS if name in options.methods):
+        started = time.process_time()
+        found += fit_survival_peers(fold.trained, settings=world.settings, names=(name,), **windows)
+        costs.add(name, "training", time.process_time() - started)
+    return found
 
 
-def show(result: dict[str, Any]) -> None:
-    rows = result.pop("rows")
-    for key, value in result.items():
-        print(f"{key:32} {value}")
-    print(
-        f"{'stratum':10} {'model':16} {'n':>7} {'gone':>6} " + " ".join(f"{c[:10]:>10}" for c in SHOWN) + "  paired NLL"
-    )
-    for row in rows:
-        figures = " ".join(f"{row[c]:10.4f}" for c in SHOWN)
-        paired = f"{row['nll_minus_reference']:+.4f} [{row['nll_minus_reference_low']:+.4f}, "
-        paired += f"{row['nll_minus_reference_high']:+.4f}]"
-        print(f"{row['stratum']:10} {row['model']:16} {row['n']:7} {row['departures']:6} {figures}  {paired}")
+def _chosen(names: Sequence[str]) -> tuple[str, ...]:
+    """Without the survival peers where their library is missing, which is said and not an end."""
+    try:
+        import sksurv  # noqa: F401
+    except ImportError:
+        missing = [name for name in names if name in SURVIVAL_PEERS]
+        if missing:
+            print(
+                f"scikit-survival is not installed, so {' and '.join(missing)} are left out: "
+                "pip install -c constraints.txt -e '.[bench]'",
+                file=sys.stderr,
+            )
+        return tuple(name for name in names if name not in SURVIVAL_PEERS)
+    return tuple(names)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("world", nargs="?", default="phones", choices=tuple(WORLDS))
+    parser.add_argument("--stage", default="development", choices=("development", "final"))
+    parser.add_argument("--seeds", type=int, default=5, help="trainings of each learned method")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, metavar="METHOD")
+    parser.add_argument("--every-hours", type=float, help="spacing of the test origins")
+    parser.add_argument("--json", action="store_true", help="all rows for a programme instead of tables")
+    options = parser.parse_args()
+    if options.seeds < 1:
+        parser.error(f"Expected --seeds >= 1, got {options.seeds!r}.")
+    options.methods = _chosen(options.methods)
+    return options
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("world", choices=("relays", "phones"))
-    parser.add_argument("--nodes", type=int, default=1500)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    result = run(arguments)
-    if arguments.json:
-        json.dump(result, sys.stdout)
-    else:
-        show(result)
+    options = _options()
+    if not real_data().is_dir():
+        print(f"There are no sessions at {real_data()}; set PREMIRROR_REAL_DATA. Nothing was measured.")
+        return
+    world, scored, costs = run(options)
+    facts: dict[str, Any] = {
+        "world": f"{world.name}: {world.machines}",
+        "stage": options.stage,
+        "nodes": len(world.history),
+        "sessions": len(world.history.start_us),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "splits": len(world.folds),
+        "seeds": options.seeds,
+        "rows scored": len(scored.outcomes),
+    }
+    told = tell(world, scored, costs.seconds)
+    if options.json:
+        json.dump({"facts": facts, **told.rows}, sys.stdout)
+        return
+    print("\n".join(f"{key:14} {value}" for key, value in facts.items()))
+    print(told.text)
 
 
 if __name__ == "__main__":

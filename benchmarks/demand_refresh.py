@@ -25,8 +25,8 @@ import numpy as np
 import torch
 
 from benchmarks.counter_memory import pieces, resident_gb
+from models.blocks import blocks
 from models.counters import CounterStore
-from models.demand.blocks import blocks
 from models.demand.cells import CellObserver, CellState
 from models.demand.features import base_feature_names
 from models.demand.forecaster import DemandForecaster

@@ -281,6 +281,7 @@ class ChurnForecast:
         up: whether the node was up at the origin. (n,)
         survival: P(up without a break until the edge); 0 for a node that is down. (n, n_edges)
         availability: P(up at the edge), breaks allowed; never below survival. (n, n_edges)
+        returned: P(back at least once by the edge); 1 for a node that is up. (n, n_edges)
 
     Raises:
         ValueError: listing every field that is not as described.
@@ -292,6 +293,7 @@ class ChurnForecast:
     up: Bool
     survival: Float64
     availability: Float64
+    returned: Float64
 
     def __post_init__(self) -> None:
         problems = [*self._shape_problems()] or [*self._value_problems()]
@@ -313,7 +315,7 @@ class ChurnForecast:
         return np.asarray(low ** (1.0 - weight) * high**weight, dtype=np.float64)
 
     def to_arrow(self) -> pa.Table:
-        """Columns node, origin, horizon_hours, up, survival, availability; one row a node and edge."""
+        """Columns node, origin, horizon_hours, up, survival, availability, returned; one row a node and edge."""
         n, edges = self.survival.shape
         return pa.table(
             {
@@ -323,12 +325,13 @@ class ChurnForecast:
                 "up": pa.array(np.repeat(self.up, edges)),
                 "survival": pa.array(self.survival.ravel()),
                 "availability": pa.array(self.availability.ravel()),
+                "returned": pa.array(self.returned.ravel()),
             }
         )
 
     def _shape_problems(self) -> list[str]:
         n, edges = len(self.nodes), len(self.edges_hours)
-        expected = {"up": (n,), "survival": (n, edges), "availability": (n, edges)}
+        expected = {"up": (n,)} | dict.fromkeys(("survival", "availability", "returned"), (n, edges))
         problems = [
             f"{name} has shape {getattr(self, name).shape}, expected {shape}."
             for name, shape in expected.items()
@@ -340,7 +343,7 @@ class ChurnForecast:
 
     def _value_problems(self) -> list[str]:
         problems = []
-        for name in ("survival", "availability"):
+        for name in ("survival", "availability", "returned"):
             values = getattr(self, name)
             if not ((values >= 0.0) & (values <= 1.0)).all():
                 problems.append(f"{name} must lie in [0, 1].")
@@ -350,6 +353,10 @@ class ChurnForecast:
             problems.append("survival of a node that is down must be 0.")
         if (self.availability < self.survival - 1e-9).any():
             problems.append("availability must not be below survival.")
+        if (np.diff(self.returned, axis=1) < -1e-12).any():
+            problems.append("returned must not fall from one edge to the next.")
+        if (self.returned[self.up] < 1.0).any():
+            problems.append("returned of a node that is up must be 1.")
         if len(set(self.nodes)) != len(self.nodes):
             problems.append("Each node must occur once.")
         return problems

@@ -99,13 +99,14 @@ def ordered(earlier: str, later: str) -> TableRule:
     )
 
 
-def disjoint(key: str, start: str, end: str) -> TableRule:
-    """Intervals [start, end) of one key do not overlap; of two that do, the one that starts first stays."""
+def disjoint(key: str, start: str, end: str, *, skew_us: int = 0) -> TableRule:
+    """Intervals [start, end) of one key overlap by no more than clocks differ; else the one that starts first stays."""
+    more = f" by more than {skew_us // 60_000_000} minutes" if skew_us else ""
     return TableRule(
         (key, start, end),
-        f"must not overlap an earlier row of the same {key}",
+        f"must not overlap an earlier row of the same {key}{more}",
         "merge overlapping sessions, or give separate ids",
-        lambda table: _overlapping(table, key, start, end),
+        lambda table: _overlapping(table, key, start, end, skew_us),
     )
 
 
@@ -166,9 +167,10 @@ def _meeting_again(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
     return np.flatnonzero(twice[place] == keys)
 
 
-def _overlapping(table: pa.Table, key: str, start: str, end: str) -> Mask:
+def _overlapping(table: pa.Table, key: str, start: str, end: str, skew_us: int) -> Mask:
     nodes = codes_of(table[key])
-    starts, ends = (_instants(table[name]) for name in (start, end))
+    starts = _instants(table[start])
+    ends = _instants(table[end]) - skew_us
     order = np.lexsort([ends, starts, nodes])
     meets = (nodes[order[1:]] == nodes[order[:-1]]) & (starts[order[1:]] < ends[order[:-1]])
     found = np.zeros(len(table), dtype=np.bool_)

@@ -11,14 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from models.artefact import load_artefact, read_state, save_artefact
 from models.churn.history import SessionHistory
+from models.churn.outages import with_outages
 from models.counter_tables import FORMAT as COUNTERS_FORMAT
 from models.counters import CounterStore
 from models.errors import ArtefactError
+from models.events import DAY_US
 
 SESSIONS_FORMAT = 1
+_TELEMETRY_DAYS = 8
+"""Heartbeats further back say nothing to a forecast: the longest rhythm looked at is a week."""
 
 
 def save_counters(folder: Path, store: CounterStore, *, state: Mapping[str, Any] | None = None) -> None:
@@ -44,23 +49,30 @@ def load_counters_and_state(folder: Path) -> tuple[CounterStore, Mapping[str, An
     return CounterStore.from_arrow(dict(artefact.tables)), artefact.state
 
 
-def save_sessions(folder: Path, *, availability: pa.Table, nodes: pa.Table, known_until_us: int) -> None:
-    """Writes sessions as known at an instant; the caller has cut them there."""
+def save_sessions(
+    folder: Path, *, availability: pa.Table, nodes: pa.Table, known_until_us: int, telemetry: pa.Table | None = None
+) -> None:
+    """Writes sessions, and the last days of heartbeats, as known at an instant; the caller has cut them there."""
+    tables = {"availability": availability, "nodes": nodes}
+    if telemetry is not None:
+        since = pa.scalar(known_until_us - _TELEMETRY_DAYS * DAY_US, pa.timestamp("us", tz="UTC"))
+        tables["telemetry"] = telemetry.filter(pc.greater_equal(telemetry["ts"], since))
     save_artefact(
         folder,
         kind="sessions",
         format=SESSIONS_FORMAT,
         hyperparameters={},
         state={"known_until_us": known_until_us},
-        tables={"availability": availability, "nodes": nodes},
+        tables=tables,
     )
 
 
 def load_sessions(folder: Path) -> tuple[SessionHistory, int]:
     """Reads sessions and the instant up to which they are known."""
     artefact = load_artefact(folder, kind="sessions", format=SESSIONS_FORMAT)
-    history = SessionHistory.from_arrow(artefact.tables["availability"], artefact.tables["nodes"])
-    return history, int(artefact.state["known_until_us"])
+    tables = artefact.tables
+    history = SessionHistory.from_arrow(tables["availability"], tables["nodes"], tables.get("telemetry"))
+    return with_outages(history), int(artefact.state["known_until_us"])
 
 
 def counters_until_us(folder: Path) -> int:

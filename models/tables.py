@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 
 from models.casting import cast_column
 from models.errors import TableError
+from models.findings import Findings, Validated
 from models.rules import (
     ColumnRule,
-    Mask,
     TableRule,
     at_least,
     disjoint,
@@ -31,7 +31,8 @@ from models.rules import (
 )
 
 INSTANT = pa.timestamp("us", tz="UTC")
-_SHOWN_ROWS = 5
+SKEW_US = 5 * 60 * 1_000_000
+"""By how much the clocks of a fleet may differ: sessions of a node that overlap by no more are mended, not refused."""
 
 
 @dataclass(frozen=True)
@@ -64,39 +65,7 @@ class ValidationContext:
 
     locations: frozenset[str] | set[str] | None = None
     contents: frozenset[str] | set[str] | None = None
-
-
-@dataclass(frozen=True)
-class Validated:
-    """The good rows of a table, and those set aside.
-
-    Attributes:
-        table: good rows in input order, cast to the schema; further columns follow the canonical ones.
-        quarantine: `row` (0-based, in the input), `reason`, and the raw columns as text.
-        problems: one sentence for each kind of mistake: column, first bad values with their rows, remedy.
-    """
-
-    name: str
-    table: pa.Table
-    quarantine: pa.Table
-    problems: tuple[str, ...]
-
-    @property
-    def bad_share(self) -> float:
-        """Rows set aside over all rows."""
-        return len(self.quarantine) / max(len(self.quarantine) + len(self.table), 1)
-
-    def require(self, *, max_bad_share: float) -> pa.Table:
-        """The good rows, if at most this share was bad.
-
-        Raises:
-            TableError: a larger share is bad, or no good row is left; lists every problem.
-        """
-        if self.bad_share <= max_bad_share and len(self.table):
-            return self.table
-        total = len(self.quarantine) + len(self.table)
-        share = f"{len(self.quarantine)} of {total} rows ({self.bad_share:.1%}) are bad; allowed: {max_bad_share:.1%}."
-        raise TableError(self.name, [share, *self.problems])
+    nodes: frozenset[str] | set[str] | None = None
 
 
 def _id(name: str, *, nullable: bool = False) -> Column:
@@ -107,6 +76,7 @@ def _instant(name: str, *, nullable: bool = False) -> Column:
     return Column(name, INSTANT, nullable)
 
 
+_APART = disjoint("node", "start", "end", skew_us=SKEW_US)
 _LAT = Column("lat", pa.float64(), rule=within(-90, 90, "check that lat and lon are degrees and not swapped"))
 _LON = Column("lon", pa.float64(), rule=within(-180, 180, "check that lat and lon are degrees"))
 
@@ -178,7 +148,7 @@ SCHEMAS: dict[str, TableSchema] = {
                 _instant("end_upper", nullable=True),
                 Column("censored", pa.bool_()),
             ),
-            (ordered("start", "end"), ordered("end", "end_upper"), disjoint("node", "start", "end")),
+            (ordered("start", "end"), ordered("end", "end_upper"), unique("node", "start"), _APART),
         ),
         TableSchema(
             "telemetry",
@@ -194,6 +164,8 @@ SCHEMAS: dict[str, TableSchema] = {
                 Column("metered", pa.bool_(), nullable=True),
                 Column("cpu_load", pa.float64(), nullable=True, rule=at_least(0)),
                 Column("memory_load", pa.float64(), nullable=True, rule=within(0, 1)),
+                # When the device plans to leave, announced anew with every heartbeat; empty: it plans no leave.
+                _instant("leaves_at", nullable=True),
             ),
         ),
         TableSchema(
@@ -233,7 +205,7 @@ def validate(name: str, table: pa.Table, *, context: ValidationContext | None = 
         TableError: the table's shape is wrong; lists every such problem with its remedy.
     """
     schema = schema_of(name)
-    findings = _Findings(len(table))
+    findings = Findings(len(table))
     columns = _cast_columns(schema, table, findings)
     cast = pa.table(columns)
     _check_columns(schema, cast, context or ValidationContext(), findings)
@@ -247,51 +219,7 @@ def validate(name: str, table: pa.Table, *, context: ValidationContext | None = 
     return findings.split(name, cast, table)
 
 
-class _Findings:
-    """Bad rows by kind of mistake."""
-
-    def __init__(self, rows: int) -> None:
-        self._rows = rows
-        self._kinds: list[tuple[str, Mask, str, str, pa.ChunkedArray]] = []
-
-    def add(self, column: str, bad: Mask, must: str, remedy: str, values: pa.ChunkedArray) -> None:
-        if bad.any():
-            self._kinds.append((column, bad, must, remedy, values))
-
-    def any(self) -> Mask:
-        bad = np.zeros(self._rows, dtype=np.bool_)
-        for _, mask, *_ in self._kinds:
-            bad |= mask
-        return bad
-
-    def split(self, name: str, cast: pa.Table, raw: pa.Table) -> Validated:
-        bad = self.any()
-        good = cast.filter(pa.array(~bad)) if bad.any() else cast
-        rows = np.flatnonzero(bad)
-        columns = {"row": pa.array(rows, pa.int64()), "reason": pa.array(self._reasons(rows), pa.string())}
-        taken = raw.take(pa.array(rows))
-        columns |= {c: _as_text(taken[c]) for c in raw.column_names if c not in columns}
-        return Validated(name, good, pa.table(columns), tuple(self._sentences()))
-
-    def _reasons(self, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[str]:
-        reasons: dict[int, list[str]] = {row: [] for row in rows.tolist()}
-        for column, mask, must, *_ in self._kinds:
-            for row in np.flatnonzero(mask).tolist():
-                reasons[row].append(f"{column} {must}")
-        return ["; ".join(parts) for parts in reasons.values()]
-
-    def _sentences(self) -> list[str]:
-        sentences = []
-        for column, mask, must, remedy, values in self._kinds:
-            first = np.flatnonzero(mask)[:_SHOWN_ROWS]
-            shown = ", ".join(f"row {row}: {v}" for row, v in zip(first, _shown(values, first), strict=True))
-            count = int(mask.sum())
-            more = f" and {count - len(first)} more" if count > len(first) else ""
-            sentences.append(f"{column!r} {must}: {count} rows do not ({shown}{more}). Remedy: {remedy}.")
-        return sentences
-
-
-def _cast_columns(schema: TableSchema, table: pa.Table, findings: _Findings) -> dict[str, pa.ChunkedArray]:
+def _cast_columns(schema: TableSchema, table: pa.Table, findings: Findings) -> dict[str, pa.ChunkedArray]:
     problems = _shape_problems(schema, table)
     columns: dict[str, pa.ChunkedArray] = {}
     for column in schema.columns:
@@ -329,7 +257,7 @@ def _shape_problems(schema: TableSchema, table: pa.Table) -> list[str]:
     return problems
 
 
-def _check_columns(schema: TableSchema, cast: pa.Table, context: ValidationContext, findings: _Findings) -> None:
+def _check_columns(schema: TableSchema, cast: pa.Table, context: ValidationContext, findings: Findings) -> None:
     for column in schema.columns:
         values = cast[column.name]
         if not column.nullable and values.null_count:
@@ -345,16 +273,6 @@ def _rules_of(schema: TableSchema, column: Column, context: ValidationContext) -
         rules.append(known(frozenset(context.locations), "locations"))
     if column.name == "content" and schema.name != "contents" and context.contents is not None:
         rules.append(known(frozenset(context.contents), "contents"))
+    if column.name == "node" and context.nodes is not None:
+        rules.append(known(frozenset(context.nodes), "nodes"))
     return rules
-
-
-def _shown(values: pa.ChunkedArray, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[str]:
-    taken = values.take(pa.array(rows, pa.int64())).to_pylist()
-    return [str(v) if hasattr(v, "isoformat") else repr(v) for v in taken]
-
-
-def _as_text(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    try:
-        return values.cast(pa.string())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return pa.chunked_array([pa.array([None if v is None else str(v) for v in values.to_pylist()], pa.string())])

@@ -8,7 +8,7 @@ Trees are read out of scikit-learn's histogram boosting once it is fitted; the s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -51,6 +51,16 @@ class Trees:
         """F of every row of inputs (n, n_inputs), shape (n,)."""
         walked: Float64 = _walk(np.ascontiguousarray(inputs, dtype=np.float64), self._steps)
         return walked + self.base
+
+    def between(self, first: int, last: int) -> Trees:
+        """Trees first, ..., last − 1 alone, with the same base."""
+        roots = np.append(self.root, len(self.left))
+        begin, end = roots[first], roots[last]
+        kept = {name: getattr(self, name)[begin:end] for name in ("feature", "threshold", "value")}
+        left, right = (
+            np.where(child < 0, child, child - begin) for child in (self.left[begin:end], self.right[begin:end])
+        )
+        return replace(self, root=self.root[first:last] - begin, left=left, right=right, **kept)
 
     @cached_property
     def _steps(self) -> _Steps:

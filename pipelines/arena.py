@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from models.churn.history import SessionHistory
+from models.churn.outages import with_outages
 from models.events import DAY_US, RequestLog
 from pipelines.backtest import Stretch
 from pipelines.config import ReplayRun, microseconds
@@ -19,7 +20,14 @@ from pipelines.errors import InputError
 from pipelines.planning import judge_sources
 from pipelines.requests import Playback, RequestRows, WatchThrough
 from pipelines.scene import Int8, Scene, read_scene
-from pipelines.store import read_availability, read_nodes, read_request_log, read_world
+from pipelines.store import (
+    has_table,
+    read_availability,
+    read_nodes,
+    read_request_log,
+    read_telemetry,
+    read_world,
+)
 from placement.tiers import TierSettings
 from placement.trace import ReplayWorld
 from placement.uptime import Uptime
@@ -56,6 +64,7 @@ class Arena:
                 f"{folder}: no request lies in the window {run.window[0]} to {run.window[1]}; choose days of the data."
             )
         availability = read_availability(folder)
+        telemetry = read_telemetry(folder) if has_table(folder, "telemetry") else None
         facts = read_world(folder) or {}
         uptime = _uptime(scene, availability)
         world = _world(scene, uptime, _tiers(scene, uptime, start_us, run.planning.tiers), run, facts)
@@ -67,7 +76,7 @@ class Arena:
             world=world,
             stretch=Stretch(requests, start_us, end_us, run.every_hours),
             log=read_request_log(folder, before_us=end_us),
-            history=SessionHistory.from_arrow(availability, read_nodes(folder)),
+            history=with_outages(SessionHistory.from_arrow(availability, read_nodes(folder), telemetry)),
             watch=WatchThrough.count(rows, scene),
             facts=facts,
         )

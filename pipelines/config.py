@@ -20,10 +20,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, Field
 
+from models.churn.operation import ChurnUpdateSettings, RecalibrationSettings
 from models.churn.settings import ChurnSettings
 from models.demand.operation import DemandUpdateSettings, TrailingSettings
 from models.demand.settings import DemandSettings
 from models.next_content.settings import NextContentSettings
+from pipelines.charging import ChargingSettings
 from pipelines.errors import ConfigError, OutputError
 from pipelines.ingest import IngestSettings
 from pipelines.newsroom import NewsroomSettings
@@ -36,7 +38,7 @@ from placement.routing import RoutingSettings
 
 Interval = tuple[AwareDatetime, AwareDatetime]
 _READ_ANYWAY = ("ts", "user", "session", "content", "location", "available_at")
-World = Annotated[SyntheticSettings | NewsroomSettings, Field(discriminator="kind")]
+World = Annotated[SyntheticSettings | NewsroomSettings | ChargingSettings, Field(discriminator="kind")]
 
 
 def microseconds(instant: datetime) -> int:
@@ -247,6 +249,10 @@ class ChurnRun:
     """Distance of the origins at which methods are compared, in hours."""
     gate: GateSettings = field(default_factory=GateSettings)
     """When a candidate may become champion."""
+    update: ChurnUpdateSettings = field(default_factory=ChurnUpdateSettings)
+    """How `premirror update churn` brings the champion up to date."""
+    recalibration: RecalibrationSettings = field(default_factory=RecalibrationSettings)
+    """How its calibration is fitted then."""
 
 
 @dataclass(frozen=True)
@@ -267,6 +273,8 @@ class PlacementRun:
     """Data older than this at the planning instant count as late: the plan is marked as fallback."""
     trailing: TrailingSettings = field(default_factory=TrailingSettings)
     """When the demand model's own prior answers in its place."""
+    recalibration: RecalibrationSettings = field(default_factory=RecalibrationSettings)
+    """How the churn model is put right on what has happened since it was trained."""
 
 
 Row = Literal["cdn-alone", "lru-paid", "lru-second-hit", "lru-free", "yesterday", "top-k", "ours", "clairvoyant"]

@@ -1,12 +1,8 @@
-"""The pictures of a demand review: what the candidate forecast, whether its laws fit, where it errs, what it learnt.
-
-Each is an SVG artefact of the review run that stands alone; `report.html` holds all of them, in the reader's colours.
-"""
+"""The pictures of a demand review: what the candidate forecast, whether its laws fit, where it errs, what it learnt."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,14 +12,12 @@ from models.charts import ReliabilityPoint, reliability, reliability_sentence
 from models.demand.prior import DemandPrior, prior_column_names
 from models.demand.track import DemandTrack, SeriesTrack
 from models.events import HOUR_US, Float64
-from models.panels import Panel, as_image, panels
+from models.panels import Panel, panels
 from models.quantities import NO_BREAK_SPACE, clean_text, format_count, format_number
-from models.svg import escape, palette_css
 from models.time_charts import BandSeries, line_with_band, outside_sentence
 from pipelines.forecast_track import band
+from pipelines.pictures import WIDTH, Picture, Pictures
 
-WIDTH = 860.0
-REPORT = "report.html"
 LEVELS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 ERROR_METRIC = "scaled_pinball"
 STRATA = ("all", "head", "torso", "tail", "new content", "new cell")
@@ -42,52 +36,6 @@ _PRIOR_WORDS = {
     "flow:cell": "sessions under way, to this cell",
     "flow:content": "sessions under way × share",
 }
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture: its file name, its title, the sentence that states its result, and the drawing."""
-
-    name: str
-    title: str
-    sentence: str
-    svg: str
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """The pictures of one review; none for a model that has none."""
-
-    title: str = ""
-    drawn: tuple[Picture, ...] = field(default_factory=tuple)
-
-    def texts(self) -> dict[str, str]:
-        """Artefacts of the review run by name."""
-        if not self.drawn:
-            return {}
-        return {f"plots/{p.name}.svg": as_image(p.svg) for p in self.drawn} | {REPORT: self.page()}
-
-    def page(self) -> str:
-        """All pictures on one page that needs nothing beside it."""
-        sections = "".join(
-            f"<section><h2>{escape(p.title)}</h2><p>{escape(p.sentence)}</p><div>{p.svg}</div></section>"
-            for p in self.drawn
-        )
-        title = escape(self.title)
-        return (
-            f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-            '<meta name="viewport" content="width=device-width,initial-scale=1">'
-            f"<style>{palette_css()}{_STYLE}</style></head><body><main><h1>{title}</h1>{sections}</main></body></html>\n"
-        )
-
-
-_STYLE = (
-    "body{margin:0;background:var(--ground);color:var(--ink);"
-    'font:15px/1.5 system-ui,-apple-system,"Segoe UI","DejaVu Sans",sans-serif;font-variant-numeric:tabular-nums}'
-    "main{max-width:860px;margin:0 auto;padding:20px 16px 60px}h1{font-size:24px;line-height:1.25;margin:0}"
-    "section{padding-top:30px}h2{font-size:18px;margin:0 0 2px}p{margin:0 0 14px;max-width:76ch;color:var(--soft)}"
-    "div{overflow-x:auto}"
-)
 
 
 def demand_pictures(

@@ -7,11 +7,12 @@ shows none of them anything later than each origin.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from models.churn.baselines import fit_baselines
+from models.churn.evaluation import BEST_MARKOV_PEER
 from models.churn.evaluation import evaluate as evaluate_churn
 from models.churn.training import fit_churn
 from models.counters import CounterSettings
@@ -190,24 +191,22 @@ def _churn(
         start_us=test[0],
         end_us=test[1],
         every_hours=run.test_every_hours,
+        until_us=test[1],
         trained_until_us=validation[1],
         reference=reference,
+        references=[BEST_MARKOV_PEER, *(["boosting"] if run.model.boosting_iterations else [])],
         seed=run.seed,
     )
-    differences = [
-        {
-            "stratum": row["stratum"],
-            "model": row["model"],
-            "reference": reference,
-            "metric": "nll",
-            "gain": -row["nll_minus_reference"],
-            "low": -row["nll_minus_reference_high"],
-            "high": -row["nll_minus_reference_low"],
-        }
-        for row in rows
-        if row["model"] != reference
-    ]
-    return rows, differences
+    return rows, [difference for row in rows if row["model"] != reference for difference in _gains(row, reference)]
+
+
+def _gains(row: Mapping[str, Any], reference: str) -> Iterator[dict[str, Any]]:
+    """What a row of the churn comparison gains on the reference, positive where it is better."""
+    for metric, sign in (("nll", -1.0), ("ibss", 1.0)):
+        key = f"{metric}_minus_reference"
+        low, high = sorted((sign * row[f"{key}_low"], sign * row[f"{key}_high"]))
+        named = {"stratum": row["stratum"], "model": row["model"], "reference": reference, "metric": metric}
+        yield named | {"gain": sign * row[key], "low": low, "high": high}
 
 
 def _next_content(

@@ -20,6 +20,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from models.churn.forecaster import ChurnForecaster
+from models.churn.history import SessionHistory
+from models.churn.operation import RecalibrationSettings
+from models.churn.recalibrated import RecalibratedForecaster, Recalibration
 from models.demand.forecaster import DemandForecaster
 from models.events import HOUR_US, RequestLog
 from models.forecast import ChurnForecast, DemandForecast
@@ -121,7 +125,9 @@ def _forecast(
         if counted.note:
             console.note(counted.note)
         asked, told = _demand_at(counted, demand.model, round(settings.planning.horizon_hours))
-        gone = churn.model.forecast(history, at_us=at_us)
+        gone, recalibration = _churn_at(churn.model, history, at_us, settings.recalibration)
+        if recalibration.drift.sentence:
+            console.note(f"{MODEL_NAMES['churn']}: {recalibration.drift.sentence}")
         if is_newest:  # before the forecast appears: a run that was killed between the two finds it missing, not old
             next_content = brought_up_to_date(next_content, home.state / NEXT_CONTENT, inputs, at_us=at_us)
             _save_state(home, inputs, counted, demand, next_content)
@@ -130,6 +136,8 @@ def _forecast(
                 console.note(next_content.reason)
         why = [*reasons, *_trailing_reasons(told)]
         manifest |= {"quality": "fallback" if why else "good", "reasons": why, "trailing": told}
+        manifest["joint"] = churn.model.joint.to_json()
+        manifest["recalibration"] = recalibration.to_json() | {"at": iso(recalibration.at_us)}
         manifest |= {"counters": counted.told(), "cells": len(asked), "nodes": len(gone)}
         with staged_folder(folder) as staging:
             tables = {"demand": asked.to_arrow(with_other=True), "churn": gone.to_arrow()}
@@ -158,6 +166,14 @@ def _demand_at(
     return asked, {**asdict(trailing), "since": since}
 
 
+def _churn_at(
+    model: ChurnForecaster, history: SessionHistory, at_us: int, settings: RecalibrationSettings
+) -> tuple[ChurnForecast, Recalibration]:
+    """The model's forecast, put right on the outcomes that are known by now; and what was found doing so."""
+    recalibrated = RecalibratedForecaster(model, settings)
+    return recalibrated.forecast(history, at_us=at_us), recalibrated.recalibration(history, at_us)
+
+
 def _trailing_reasons(told: dict[str, Any] | None) -> list[str]:
     return [f"{MODEL_NAMES['demand']}: {told['sentence']}"] if told and told["verdict"] == "prior" else []
 
@@ -173,7 +189,13 @@ def _save_state(home: Home, inputs: Inputs, counted: Counted, demand: Champion, 
     availability, nodes = inputs.sessions(at_us)
     with staged_folder(home.state) as staging:
         counted.save(staging / COUNTERS, version=demand.version)
-        save_sessions(staging / "sessions", availability=availability, nodes=nodes, known_until_us=at_us)
+        save_sessions(
+            staging / "sessions",
+            availability=availability,
+            nodes=nodes,
+            known_until_us=at_us,
+            telemetry=inputs.telemetry(at_us),
+        )
         if next_content.model is not None:
             save_copy(staging / NEXT_CONTENT, next_content)
 
@@ -232,4 +254,5 @@ def _churn(folder: Path, manifest: dict[str, Any]) -> ChurnForecast:
         up=table["up"].to_numpy().reshape(shape)[:, 0],
         survival=table["survival"].to_numpy().reshape(shape),
         availability=table["availability"].to_numpy().reshape(shape),
+        returned=table["returned"].to_numpy().reshape(shape),
     )

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from models.calibration import ReliabilityTable, reliability_table
 from models.charts import ReliabilityPoint
-from models.churn.forecaster import ChurnForecaster
 from models.counters import CounterStore
 from models.demand.forecaster import DemandForecaster
 from models.events import HOUR_US, Float64, RequestLog
@@ -119,26 +117,3 @@ def _positions(forecast: DemandForecast, came: RequestLog, rng: np.random.Genera
     upper = stats.nbinom.cdf(actual, shape, success)
     lower = np.where(actual > 0, stats.nbinom.cdf(actual - 1, shape, success), 0.0)
     return np.asarray(lower + rng.random(len(keys)) * (upper - lower), dtype=np.float64)
-
-
-def churn_points(arena: Arena, churn: ChurnForecaster, *, hours: float) -> tuple[ReliabilityPoint, ...]:
-    """Stated probability of leaving within `hours` against the share that left, over nodes that were up."""
-    stated, left = [], []
-    horizon_us = round(hours * HOUR_US)
-    step_us = max(horizon_us, 6 * HOUR_US)
-    for at_us in range(arena.stretch.start_us, arena.stretch.end_us - horizon_us + 1, step_us):
-        forecast = churn.forecast(arena.history, at_us=at_us)
-        code = arena.scene.source_codes(forecast.nodes)
-        truly_up = arena.world.uptime.up_us(at_us, at_us + 1) > 0
-        stayed = arena.world.uptime.up_us(at_us, at_us + horizon_us) >= horizon_us
-        rows = (code >= 0) & forecast.up
-        rows[rows] &= truly_up[code[rows]]
-        stated.append(1.0 - forecast.survival_at(hours)[rows])
-        left.append(~stayed[code[rows]])
-    if not stated or not sum(len(part) for part in stated):
-        return ()
-    table: ReliabilityTable = reliability_table(np.concatenate(stated), np.concatenate(left).astype(np.float64))
-    return tuple(
-        ReliabilityPoint(float(p), float(y), float(w))
-        for p, y, w in zip(table.predicted, table.observed, table.weight, strict=True)
-    )

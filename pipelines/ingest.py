@@ -182,7 +182,7 @@ class _Ingest:
     def _read_tables(self) -> dict[str, pa.Table]:
         paths = _table_paths(self._config)
         tables: dict[str, pa.Table] = {}
-        # Locations and contents come first in SCHEMAS where others refer to them.
+        # What others refer to comes before them in SCHEMAS.
         for name in sorted(paths, key=list(SCHEMAS).index):
             path = paths[name]
             source = InputSettings(path=str(path), format="csv" if ".csv" in path.suffixes else "parquet")
@@ -191,7 +191,9 @@ class _Ingest:
                 reader = csv_reading if source.format == "csv" else parquet_reading
                 reading = reader(path, name, source)
                 # Contents referred to elsewhere are only the requests' business.
-                context = ValidationContext(locations=_ids(tables, "locations", "location"))
+                context = ValidationContext(
+                    locations=_ids(tables, "locations", "location"), nodes=_ids(tables, "nodes", "source")
+                )
                 tables[name] = self._checked(name, reading, path, tally, context)
             tally.require(self._config.max_bad_share)
         return tables

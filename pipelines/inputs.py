@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from models.audiences import ARRIVAL, DEVICE
 from models.churn.history import SessionHistory
+from models.churn.outages import with_outages
 from models.events import RequestLog
 from pipelines.config import DataSource, NextContentSource
 from pipelines.errors import InputError
 from pipelines.home import Home
 from pipelines.provenance import folder_digest
-from pipelines.store import has_table, read_availability, read_nodes, read_request_log
+from pipelines.store import has_table, read_availability, read_nodes, read_request_log, read_telemetry
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,25 @@ class Inputs:
     def sessions(self, before_us: int) -> tuple[pa.Table, pa.Table]:
         """Availability and nodes as known before an instant.
 
+        A node's first session may begin, by another clock, before the node is known; it comes with the node.
+
         Raises:
             InputError: the source has no availability.
         """
         if self.path.is_file() or not (has_table(self.path, "availability") and has_table(self.path, "nodes")):
             raise InputError(f"{self.path}: churn needs the tables `availability` and `nodes`; ingest them as well.")
-        return read_availability(self.path, before_us=before_us), read_nodes(self.path, before_us=before_us)
+        nodes, all_nodes = read_nodes(self.path, before_us=before_us), read_nodes(self.path)["source"]
+        later = all_nodes.filter(pc.invert(pc.is_in(all_nodes, value_set=nodes["source"].combine_chunks())))
+        availability = read_availability(self.path, before_us=before_us)
+        of_known = pc.invert(pc.is_in(availability["node"], value_set=later.combine_chunks()))
+        return availability.filter(of_known), nodes
+
+    def telemetry(self, before_us: int) -> pa.Table | None:
+        """Heartbeats as known before an instant, None where the source has none."""
+        if self.path.is_file() or not has_table(self.path, "telemetry"):
+            return None
+        return read_telemetry(self.path, before_us=before_us)
 
     def history(self, before_us: int) -> SessionHistory:
-        return SessionHistory.from_arrow(*self.sessions(before_us))
+        """Sessions and heartbeats as known before an instant, departures in outages marked."""
+        return with_outages(SessionHistory.from_arrow(*self.sessions(before_us), self.telemetry(before_us)))

@@ -13,6 +13,8 @@ import numpy as np
 
 from models.churn.forecaster import ChurnForecaster
 from models.churn.history import SessionHistory
+from models.churn.operation import RecalibrationSettings
+from models.churn.recalibrated import RecalibratedForecaster
 from models.counters import CounterStore
 from models.demand.cells import observe
 from models.demand.forecaster import DemandForecaster
@@ -45,12 +47,14 @@ class Outlook(Protocol):
 class ModelOutlook:
     """The models' forecasts, from what was known at each instant; the counters advance with the questions.
 
-    As in operation, the demand model's own prior answers where the model lost to it over the trailing hours.
+    As in operation, the demand model's own prior answers where the model lost to it over the trailing hours, and the
+    churn model is recalibrated every day.
 
     Args:
         log: all requests; each question sees only those before its instant.
         history: all sessions; the churn model cuts them at the instant.
         trailing: how the demand model is compared with its prior.
+        recalibration: how the churn model is put right on what has happened.
 
     Attributes:
         store: the counters.
@@ -68,9 +72,11 @@ class ModelOutlook:
         churn: ChurnForecaster,
         settings: PlanningSettings,
         trailing: TrailingSettings | None = None,
+        recalibration: RecalibrationSettings | None = None,
     ) -> None:
         self._scene, self._log, self._history, self._watch = scene, log, history, watch
-        self._demand, self._churn, self._settings = demand, churn, settings
+        self._demand, self._settings = demand, settings
+        self._churn = RecalibratedForecaster(churn, recalibration or RecalibrationSettings())
         self.store = CounterStore()
         compared = TrailingComparison(demand, trailing or TrailingSettings()) if demand.learned is not None else None
         self._comparison = compared

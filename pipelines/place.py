@@ -8,13 +8,14 @@ never moves to an older window; a kill at any instant leaves the old plan or the
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from models.churn.joint import JointSurvival
 from models.errors import RegistryError
 from models.registry import Registry, RunEntry
 from pipelines.config import DataSource, PlacementRun
@@ -29,6 +30,7 @@ from pipelines.planning import (
     NodeOutlook,
     PlannedInstance,
     SegmentDemand,
+    availability_counts,
     instance,
     outlook_from,
     segment_demand,
@@ -135,6 +137,7 @@ def _place(
         "added_bytes": difference.added_bytes,
         "dropped_bytes": difference.dropped_bytes,
         "kept_bytes": difference.kept_bytes,
+        "availability": _availability(planned, plan, forecasts),
         **facts,
     }
     if not dry_run:
@@ -144,6 +147,15 @@ def _place(
         _log(home, manifest, time.perf_counter() - started, console)
     _refuse_fallback(manifest, settings)
     return {**manifest, "changed": not dry_run}, _text(manifest, tables["placements"], dry_run=dry_run)
+
+
+def _availability(planned: PlannedInstance, plan: Plan, forecasts: Forecasts) -> dict[str, Any] | None:
+    """Segments that meet the availability target; None for a forecast that does not say what departures share."""
+    joint = forecasts.manifest.get("joint")
+    if joint is None:
+        return None
+    hours = float(forecasts.manifest["horizon_hours"])
+    return asdict(availability_counts(planned, plan, JointSurvival.from_json(joint), horizon_hours=hours))
 
 
 def _refuse_fallback(manifest: dict[str, Any], settings: PlacementRun) -> None:
@@ -268,6 +280,13 @@ def _text(manifest: dict[str, Any], placements: pa.Table, *, dry_run: bool) -> s
         f"of {manifest['movement_budget_bytes'] / 1e9:.2f} GB allowed; kept {manifest['kept_bytes'] / 1e9:.2f} GB, "
         f"dropped {manifest['dropped_bytes'] / 1e9:.2f} GB.",
     ]
+    counts = manifest["availability"]
+    if counts is not None:
+        lines.append(
+            f"Live with probability {counts['target']:g} or more: {counts['together']:,} of {counts['segments']:,} "
+            f"segments with departures that come together, {counts['networks_once']:,} if a network counts once, "
+            f"{counts['independent']:,} if departures shared nothing."
+        )
     lines += [f"  - {sentence}" for sentence in manifest["binding"]]
     if manifest["status"] == "infeasible":
         lines.append(f"Infeasible: {manifest['reason']}")

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from models.churn.joint import JointSurvival, ReplicaSets, joint_availability
 from models.events import HOUR_US
 from models.forecast import ChurnForecast, DemandForecast
 from pipelines.scene import Bool, Catalogue, Float64, Int32, Int64, Scene
+from placement.check import availability_credit
 from placement.plan import Plan
 from placement.problem import Demand, PlacementProblem, PlacementSettings, Segments, Sources
 from placement.tiers import Conditions, TierSettings, TierVerdicts, assign_tiers
@@ -50,6 +52,25 @@ class PlanningSettings:
         ]
         if problems:
             raise ValueError(" ".join(problems))
+
+
+@dataclass(frozen=True)
+class AvailabilityCounts:
+    """Segments of a plan whose copies are live with at least the target's probability, by what is assumed.
+
+    Attributes:
+        target: probability asked for.
+        segments: segments of the plan.
+        networks_once: as the programme counts: the best copy of each network, networks independent.
+        together: every copy, with what departures of a network and of the fleet share.
+        independent: every copy as if departures shared nothing.
+    """
+
+    target: float
+    segments: int
+    networks_once: int
+    together: int
+    independent: int
 
 
 @dataclass(frozen=True)
@@ -240,6 +261,30 @@ def judge_sources(
         np.concatenate((np.ones(n_pops, dtype=np.bool_), found.eligible)),
         np.concatenate((np.full(n_pops, "POP", dtype=object), found.reason)),
     )
+
+
+def availability_counts(
+    planned: PlannedInstance, plan: Plan, joint: JointSurvival, *, horizon_hours: float
+) -> AvailabilityCounts:
+    """How many segments meet the availability target when departures that come together are counted.
+
+    POPs that hold everything are live whatever the nodes do. The programme itself is not changed by this: it takes the
+    worst case inside a network and none between networks.
+    """
+    problem, segments = planned.problem, len(planned.problem.segments)
+    live = -np.expm1(-problem.credit)
+    network = np.where(problem.is_pop, -1, problem.sources.network).astype(np.int64)
+    rows = (live[plan.source], network[plan.source])
+    sets = ReplicaSets.grouped(plan.segment.astype(np.int64), *rows, n_sets=segments)
+    without_pops = float(np.exp(-problem.credit[problem.standing].sum()))
+    target = problem.settings.availability_target
+
+    def met(correlated: JointSurvival) -> int:
+        lost = (1.0 - joint_availability(correlated, sets, hours=horizon_hours)) * without_pops
+        return int(np.sum(lost <= 1.0 - target + 1e-9))
+
+    once = availability_credit(problem, plan) >= problem.required_credit - 1e-9
+    return AvailabilityCounts(target, segments, int(once.sum()), met(joint), met(JointSurvival.independent()))
 
 
 def _segments(catalogue: Catalogue, code: Int64) -> Segments:

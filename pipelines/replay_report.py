@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from models.churn.track import ChurnTrack, NobodyUpError, follow_churn
 from models.errors import RegistryError
 from models.maps import MapPop
 from models.quantities import format_count, format_instant, format_share
 from models.registry import MODEL_NAMES, Registry
+from pipelines.churn_words import TELEMETRY_LIMIT
 from pipelines.config import microseconds
 from pipelines.evaluate import SHOWN
-from pipelines.forecast_track import Track, churn_points, track_demand
+from pipelines.forecast_track import Track, track_demand
 from pipelines.home import Home
 from pipelines.provenance import code_commit, settings_digest
 from pipelines.replay import Backtest
@@ -49,6 +51,7 @@ HELP = {
 }
 HIGHER_IS_BETTER = {"top20_captured", "concordance", "ibss"}
 AROUND_ONE = {"calibration_slope", "coverage_80"}
+DEVICES_EVERY_HOURS = 6.0
 MOST_PANELS = 3
 MOST_CAUSES = 7
 
@@ -93,7 +96,7 @@ def report_data(done: Backtest, home: Home) -> ReportData:
             for i in range(arena.scene.n_pops)
         ),
         forecasts=_forecasts(track, users, arena.scene.locations.tolist(), arena.scene.names.tolist()),
-        churn_reliability=churn_points(arena, done.churn.model, hours=run.planning.horizon_hours),
+        devices=_devices(done),
         quantile_reliability=track.quantile_points() if track else (),
         model_tables=_model_tables(home),
         limits=_limits(done),
@@ -207,6 +210,22 @@ def _forecasts(
     return tuple(panels)
 
 
+def _devices(done: Backtest) -> ChurnTrack | None:
+    """Forecasts every six hours beside what was known of the devices at the end; None where no device was ever up."""
+    stretch, model = done.arena.stretch, done.churn.model
+    try:
+        return follow_churn(
+            model,
+            done.arena.history,
+            start_us=stretch.start_us,
+            end_us=stretch.end_us,
+            every_hours=DEVICES_EVERY_HOURS,
+            seed=done.run.seed,
+        )
+    except NobodyUpError:
+        return None
+
+
 def _model_tables(home: Home) -> tuple[ModelTable, ...]:
     """The champions' reviews: every method on the same test window."""
     try:
@@ -259,8 +278,11 @@ def _limits(done: Backtest) -> tuple[str, ...]:
         "Bands of totals come from the errors of the 24 hours before; a cell's own quantiles are judged under "
         "calibration.",
     ]
-    if done.arena.facts.get("modelled"):
+    modelled: Any = done.arena.facts.get("modelled", ())
+    if modelled:
         limits.append("Columns listed as modelled follow a written rule (world.json), not a measurement.")
+    if any(str(name).startswith("telemetry") for name in modelled):
+        limits.append(TELEMETRY_LIMIT)
     return (*limits, *done.fallbacks())
 
 

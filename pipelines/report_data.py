@@ -12,6 +12,7 @@ from typing import Literal
 
 from models.changes import Change
 from models.charts import ReliabilityPoint
+from models.churn.track import ChurnTrack
 from models.maps import MapPop
 from models.quantities import Estimate
 from models.time_charts import BandSeries, StackedSeries
@@ -205,9 +206,9 @@ class ReportData:
         methods: comparison rows in the order shown; one of role "ours".
         changes: candidate against champion, for a review.
         forecasts: the total first.
-        churn_reliability: stated probability of leaving against the share that left.
+        devices: forecasts of the devices beside what became of them.
         quantile_reliability: stated quantile level against the share of outcomes at or below it.
-        missing: section (`comparison changes ladder causes plan places forecasts calibration models`) to the
+        missing: section (`comparison changes ladder causes plan places forecasts devices calibration models`) to the
             sentence that says why it is empty.
         minimum_users: places and cells behind which fewer people stand are not shown.
     """
@@ -228,7 +229,7 @@ class ReportData:
     places: tuple[Place, ...] = ()
     pops: tuple[MapPop, ...] = ()
     forecasts: tuple[ForecastPanel, ...] = ()
-    churn_reliability: tuple[ReliabilityPoint, ...] = ()
+    devices: ChurnTrack | None = None
     quantile_reliability: tuple[ReliabilityPoint, ...] = ()
     model_tables: tuple[ModelTable, ...] = ()
     limits: tuple[str, ...] = ()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from models.charts import Bar, ReliabilityPoint, bars_with_whiskers, reliability, reliability_sentence
+from models.charts import Bar, bars_with_whiskers, reliability, reliability_sentence
 from models.maps import MapPlace, is_drawable, place_map
 from models.quantities import (
     NO_BREAK_SPACE,
@@ -18,10 +17,11 @@ from models.quantities import (
 )
 from models.time_charts import line_with_band, outside_sentence, stacked_bars
 from pipelines.report_data import Causes, ForecastPanel, MethodRow, PlanSummary, ReportData
+from pipelines.report_devices import devices_section
+from pipelines.report_layout import SECTIONS, Figure, Section, Tile
 from pipelines.report_tables import (
     TIER_COLOURS,
     TIERS,
-    Table,
     cause_shares,
     cause_table,
     change_table,
@@ -37,75 +37,6 @@ _WIDE, _MAP, _HALF, _NARROW = 860.0, 540.0, 415.0, 352.0
 _SHOWN_HOURS = 7 * 24
 _SHOWN_CELLS = 2
 _SHOWN_PLACES = 12
-
-
-@dataclass(frozen=True)
-class Heading:
-    """A section's question, its name in the list of sections, and why it may be missing ("": needs no excuse)."""
-
-    question: str
-    name: str
-    missing: str = ""
-
-
-SECTIONS = {
-    "changes": Heading("What changes?", "Change"),
-    "comparison": Heading("Does it help?", "Outcome", "No replay was run, so nothing can be compared."),
-    "ladder": Heading(
-        "How close to a planner who knows the future?", "Clairvoyant", "No clairvoyant row was replayed."
-    ),
-    "causes": Heading("Why is it not better?", "Causes", "No replay was run, so no byte has a cause."),
-    "plan": Heading("What does the plan hold?", "Plan", "No plan was made in this run."),
-    "places": Heading("Where does it help?", "Places", "No bytes by place were recorded."),
-    "forecasts": Heading("Is the forecast right?", "Forecast", "No forecast was compared with what happened."),
-    "calibration": Heading(
-        "Does it know when it is not?", "Probabilities", "No probability was compared with what happened."
-    ),
-    "models": Heading("Which model is best?", "Models", "No model was evaluated in this run."),
-}
-"""In the order shown: the questions of somebody who must decide."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """SVG for a wide page and for a phone; `narrow` is empty where one serves both."""
-
-    wide: str
-    narrow: str = ""
-    title: str = ""
-    text: str = ""
-    half: bool = False
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One key figure and what to hold it against."""
-
-    name: str
-    value: str
-    beside: str
-
-
-@dataclass(frozen=True)
-class Section:
-    """What stands under one heading."""
-
-    key: str
-    title: str
-    lead: str = ""
-    tiles: tuple[Tile, ...] = ()
-    tables: tuple[Table, ...] = ()
-    figures: tuple[Figure, ...] = ()
-    legend: tuple[tuple[str, str], ...] = ()
-    facts: tuple[tuple[str, str], ...] = ()
-    notes: tuple[str, ...] = ()
-    events: tuple[str, ...] = ()
-    beside: bool = False
-
-    @property
-    def name(self) -> str:
-        """Its name in the list of sections."""
-        return SECTIONS[self.key].name
 
 
 def build_sections(data: ReportData) -> list[Section]:
@@ -311,22 +242,18 @@ def _forecast_figure(panel: ForecastPanel, *, first: bool) -> Figure:
 
 
 def _calibration(data: ReportData, title: str) -> Section | None:
-    figures = []
-    if data.churn_reliability:
-        axes = ("stated probability of leaving", "share that left")
-        figures.append(_reliability_figure("Departures", data.churn_reliability, axes))
-    if data.quantile_reliability:
-        axes = ("stated quantile of demand", "share of outcomes at or below it")
-        figures.append(_reliability_figure("Demand", data.quantile_reliability, axes))
-    if not figures:
+    points = data.quantile_reliability
+    if not points:
         return None
-    lead = "On the dashed line, what is said to happen in 70 % of cases happens in 70 %. Larger dots: more cases."
-    return Section("calibration", title, lead, figures=tuple(figures))
-
-
-def _reliability_figure(name: str, points: Sequence[ReliabilityPoint], axes: tuple[str, str]) -> Figure:
-    svg = reliability(points, width=_HALF, label=name, horizontal=axes[0], vertical=axes[1])
-    return Figure(svg, title=name, text=reliability_sentence(points).capitalize(), half=True)
+    svg = reliability(
+        points,
+        width=_HALF,
+        label="Demand",
+        horizontal="stated quantile of demand",
+        vertical="share of outcomes at or below it",
+    )
+    lead = f"Demand, on the dashed line as forecast: {reliability_sentence(points)} Larger dots: more cases."
+    return Section("calibration", title, lead, figures=(Figure(svg, title="Demand", half=True),))
 
 
 def _models(data: ReportData, title: str) -> Section | None:
@@ -348,6 +275,7 @@ _BUILDERS: dict[str, Callable[[ReportData, str], Section | None]] = {
     "plan": _plan,
     "places": _places,
     "forecasts": _forecasts,
+    "devices": devices_section,
     "calibration": _calibration,
     "models": _models,
 }

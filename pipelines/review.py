@@ -27,7 +27,6 @@ from models.registry import MODEL_NAMES, ModelVersion, Registry, RunEntry, new_r
 from models.snapshot import counters_until_us, sessions_until_us
 from pipelines.config import ChurnRun, DemandRun, NextContentRun
 from pipelines.console import Console, table
-from pipelines.demand_plots import Pictures, demand_pictures
 from pipelines.errors import GateRefused, PipelineError
 from pipelines.evaluate import DECIDING_METRIC, SHOWN, Evaluation, evaluate
 from pipelines.gate import CANDIDATE, CHAMPION, judge
@@ -36,6 +35,7 @@ from pipelines.inputs import Inputs
 from pipelines.jobs import instant_us, iso
 from pipelines.provenance import code_commit, settings_digest
 from pipelines.review_page import CARD, Reviewed, description, losses
+from pipelines.review_pictures import review_pictures
 
 RECORD_KEY = "PREMIRROR_RECORD_KEY"
 LOADERS: dict[str, Callable[[Path], Any]] = {
@@ -101,16 +101,8 @@ def _review(
     verdict = judge(evaluation, metric=metric, settings=run.gate, horizon_hours=horizon)
     notes += losses(evaluation, verdict.opponent, metric=metric, horizon_hours=horizon)
     title = f"{candidate.name} version {candidate.version}"
-    pictures = _pictures(title, evaluation, versions[CANDIDATE], opponent=verdict.opponent)
+    pictures = review_pictures(title, run, inputs, versions[CANDIDATE], evaluation, opponent=verdict.opponent)
     return Reviewed(candidate, champion, evaluation, verdict, horizon, tuple(notes), pictures)
-
-
-def _pictures(title: str, evaluation: Evaluation, model: Any, *, opponent: str) -> Pictures:
-    """What the evaluation saw of a demand candidate; other models have no pictures."""
-    if evaluation.track is None:
-        return Pictures()
-    rows = evaluation.whole(evaluation.rows)
-    return demand_pictures(title, evaluation.track, model.prior, rows, opponent=opponent, ours=CANDIDATE)
 
 
 def _fetch(kind: str, registry: Registry, alias: str, home: Home, *, test_us: int) -> Any:

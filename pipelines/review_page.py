@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from models.registry import DESCRIPTION_LIMIT, MODEL_NAMES, ModelVersion
-from pipelines.demand_plots import REPORT, Pictures
 from pipelines.evaluate import Evaluation
 from pipelines.gate import CANDIDATE, Verdict
+from pipelines.pictures import REPORT, Pictures
 
 CARD = "plots/review_card.svg"
-SHOWN_PICTURES = ("forecast", "errors")
+SHOWN_PICTURES = ("forecast", "errors", "survival", "calibration")
+"""Of demand, then of churn."""
 SHOWN_LOSSES = 8
 
 

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from typing import Any
 
+from pipelines.charging import ChargingSettings
 from pipelines.config import IngestRun
 from pipelines.console import Console
 from pipelines.errors import InputError, PipelineError
@@ -21,7 +22,7 @@ from pipelines.world import build_world
 
 
 def world_step(
-    settings: SyntheticSettings | NewsroomSettings, home: Home, console: Console
+    settings: SyntheticSettings | NewsroomSettings | ChargingSettings, home: Home, console: Console
 ) -> tuple[dict[str, Any], str]:
     """Builds the world under the home folder."""
     out = home.world(settings.name)

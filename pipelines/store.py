@@ -270,6 +270,12 @@ def read_nodes(folder: Path, *, before_us: int | None = None) -> pa.Table:
     return table.filter(pc.fill_null(pc.less(table["available_at"], cut), True))
 
 
+def read_telemetry(folder: Path, *, before_us: int = NEVER_US) -> pa.Table:
+    """Heartbeats with a `ts` before an instant."""
+    cut = pa.scalar(before_us, INSTANT)
+    return read_parquet(table_path(folder, "telemetry"), "telemetry", filters=pc.field("ts") < cut)
+
+
 def read_world(folder: Path) -> dict[str, Any] | None:
     """What `world.json` says, or None where the tables come from no world.
 

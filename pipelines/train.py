@@ -16,6 +16,8 @@ from typing import Any
 import pandas as pd
 
 from models.answers import churn_rows, demand_rows, next_content_rows
+from models.churn.forecaster import ChurnForecaster
+from models.churn.history import SessionHistory
 from models.churn.training import fit_churn
 from models.counters import CounterStore
 from models.demand.forecaster import DemandForecaster
@@ -158,16 +160,25 @@ def _example_sessions(log: RequestLog) -> pd.DataFrame:
 
 def _fit_churn(run: ChurnRun, inputs: Inputs) -> Trained:
     train, validation = run.windows.us("train"), run.windows.us("validation")
-    until_us = validation[1]
-    availability, nodes = inputs.sessions(until_us)
-    history = inputs.history(until_us)
+    history = inputs.history(validation[1])
     model, losses = fit_churn(history, train=train, validation=validation, settings=run.model, seed=run.seed)
+    return trained_churn(model, losses, inputs, history, at_us=validation[1])
+
+
+def trained_churn(
+    model: ChurnForecaster, losses: History, inputs: Inputs, history: SessionHistory, *, at_us: int
+) -> Trained:
+    """A churn model with the sessions that it was trained on, which end at `at_us`."""
+    availability, nodes = inputs.sessions(at_us)
+    telemetry = inputs.telemetry(at_us)
     example = pd.DataFrame({"node": history.nodes[:EXAMPLE_ROWS]})
-    answer = churn_rows(model.forecast(history, at_us=until_us, nodes=example["node"].tolist()))
+    answer = churn_rows(model.forecast(history, at_us=at_us, nodes=example["node"].tolist()))
 
     def save(folder: Path) -> None:
         model.save(folder / "model")
-        save_sessions(folder / "sessions", availability=availability, nodes=nodes, known_until_us=until_us)
+        save_sessions(
+            folder / "sessions", availability=availability, nodes=nodes, known_until_us=at_us, telemetry=telemetry
+        )
 
     return Trained(model, losses, save, example, answer, len(availability))
 

@@ -1,7 +1,8 @@
 """Builds a world: the canonical tables of a place where everything that matters is measured or known.
 
-A *synthetic* world is drawn from known rates; the *newsroom* world joins real tables by a written rule. Both write raw
-user and session ids, as any source would: `ingest` is where ids become pseudonyms.
+A *synthetic* world is drawn from known rates, a *charging* world has devices only, whose telemetry tells by a known law
+when they leave; the *newsroom* world joins real tables by a written rule. They write raw user and session ids, as any
+source would: `ingest` is where ids become pseudonyms.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pipelines.charging import ChargingSettings
+from pipelines.charging_tables import build_charging
 from pipelines.newsroom import NewsroomSettings, build_newsroom
 from pipelines.staging import staged_folder
 from pipelines.store import write_into, write_world
@@ -16,7 +19,7 @@ from pipelines.synthetic import SyntheticSettings
 from pipelines.synthetic_tables import build_synthetic
 
 
-def build_world(config: SyntheticSettings | NewsroomSettings, *, out: Path) -> dict[str, Any]:
+def build_world(config: SyntheticSettings | NewsroomSettings | ChargingSettings, *, out: Path) -> dict[str, Any]:
     """Writes the tables of a world and `world.json` to `out`, all at once; the same settings give the same bytes.
 
     Args:
@@ -33,6 +36,8 @@ def build_world(config: SyntheticSettings | NewsroomSettings, *, out: Path) -> d
     """
     if isinstance(config, NewsroomSettings):
         tables, world = build_newsroom(config)
+    elif isinstance(config, ChargingSettings):
+        tables, world = build_charging(config)
     else:
         tables, world = build_synthetic(config)
     with staged_folder(out) as folder:

@@ -34,6 +34,7 @@ from serving.predictor import (
 )
 from serving.problems import MEDIA_TYPE, Problem, answer_problem, invalid, mistake, too_many_rows
 from serving.readiness import instant, readiness
+from serving.replicas import replicas_question
 from serving.router import ASSUMPTIONS, PlanInForce, RankedSource, Route, RouteQuestion
 from serving.service import Service
 from serving.settings import ServiceSettings
@@ -145,6 +146,21 @@ def _add_forecasts(app: FastAPI, service: Service) -> None:
         _check_rows(n * len(model.forecast.edges_hours), limit, what="rows (nodes x edges)")
         nodes = await service.in_bulk(_churn_nodes, model, asked.nodes)
         return m.ChurnAnswer(**_origin(model.origin), nodes=nodes)
+
+    @app.post("/v1/churn:joint", responses=PROBLEMS, tags=["forecasts"])
+    async def joint_churn(asked: m.JointChurnRequest) -> m.JointChurnAnswer:
+        """Whether at least k nodes of each set stay until `hours`.
+
+        Nodes of a network fail together more often than by chance: products of survivals promise too much.
+        """
+        model: ChurnAnswerer = service.model("churn")
+        _check_rows(sum(len(asked_set.nodes) for asked_set in asked.sets), limit, what="nodes")
+        question = await service.in_bulk(replicas_question, model, asked)
+        together, apart = await service.in_bulk(model.at_least, question)
+        sets = [
+            m.JointChurn(probability=p, independent=q) for p, q in zip(together.tolist(), apart.tolist(), strict=True)
+        ]
+        return m.JointChurnAnswer(**_origin(model.origin), hours=asked.hours, sets=sets)
 
 
 def _add_routes(app: FastAPI, service: Service) -> None:

@@ -11,6 +11,7 @@ MAX_ID_LENGTH = 512
 MAX_HISTORY = 200
 MAX_FEATURES = 64
 MAX_K = 1000
+MAX_REPLICAS = 64
 
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
 Features = Annotated[dict[Id, Annotated[str, Field(max_length=MAX_ID_LENGTH)]], Field(max_length=MAX_FEATURES)]
@@ -139,6 +140,32 @@ class ChurnAnswer(Told):
     model: ModelVersion
     as_of: datetime
     nodes: list[NodeChurn]
+
+
+class ReplicaSet(Asked):
+    """Nodes that hold copies of the same thing."""
+
+    nodes: list[Id] = Field(min_length=1, max_length=MAX_REPLICAS, description="Node ids, each once.")
+    k: int = Field(default=1, ge=0, description="Nodes that must stay; at most as many as the set has.")
+
+
+class JointChurnRequest(Asked):
+    sets: list[ReplicaSet] = Field(min_length=1)
+    hours: float = Field(gt=0, description="Hours after `as_of`; at most the last edge of the model.")
+
+
+class JointChurn(Told):
+    probability: float = Field(
+        description="P(at least k stay up without a break), nodes of a network failing together."
+    )
+    independent: float = Field(description="The same if departures had nothing in common.")
+
+
+class JointChurnAnswer(Told):
+    model: ModelVersion
+    as_of: datetime
+    hours: float
+    sets: list[JointChurn] = Field(description="In the order asked.")
 
 
 class RouteRequest(Asked):

@@ -18,6 +18,7 @@ import pandas as pd
 from models.answers import AskedSession, DemandLookup, session_batch
 from models.churn.forecaster import ChurnForecaster
 from models.churn.history import SessionHistory
+from models.churn.joint import JointSurvival, ReplicaSets, network_codes
 from models.counters import CounterStore
 from models.demand.forecaster import DemandForecaster
 from models.events import Float64
@@ -171,6 +172,23 @@ def _named(ids: np.ndarray, content: np.ndarray, probability: Float64) -> NextCo
     return NextContents(ids[content[:n]].tolist(), probability[:n])
 
 
+@dataclass(frozen=True)
+class ReplicasQuestion:
+    """P(at least `wanted[s]` of the nodes of set s stay `hours`), nodes as rows of the forecast.
+
+    Attributes:
+        rows: those of set s are `offsets[s]:offsets[s + 1]`. (m,)
+        offsets: (sets + 1,)
+        wanted: from 0 to the size of the set. (sets,)
+        hours: lead time within the forecast's edges.
+    """
+
+    rows: np.ndarray
+    offsets: np.ndarray
+    wanted: np.ndarray
+    hours: float
+
+
 class ChurnAnswerer:
     """How long nodes stay."""
 
@@ -178,9 +196,18 @@ class ChurnAnswerer:
         self.origin = origin
         self.forecast: ChurnForecast = model.forecast(history, at_us=origin.as_of_us)
         self._nodes = pd.Index(self.forecast.nodes)
+        self._network = network_codes(history.network)
+        self._joint = model.joint
 
     def rows_of(self, nodes: Sequence[str] | None) -> np.ndarray:
         """Rows of the forecast, all of them for None; -1 for a node that the history does not hold."""
         if nodes is None:
             return np.arange(len(self.forecast))
         return np.asarray(self._nodes.get_indexer(pd.Index(list(nodes), dtype=object)))
+
+    def at_least(self, question: ReplicasQuestion) -> tuple[Float64, Float64]:
+        """P(enough nodes stay) of each set, with what departures share and as if they shared nothing; (sets,) each."""
+        survival = self.forecast.survival_at(question.hours)[question.rows]
+        sets = ReplicaSets(survival, self._network[question.rows], question.offsets)
+        together = self._joint.at_least_of_sets(question.wanted, sets, hours=question.hours)
+        return together, JointSurvival.independent().at_least_of_sets(question.wanted, sets, hours=question.hours)

@@ -10,18 +10,21 @@ Trees are kept as arrays (`models.trees`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import log_expit
 from torch import Tensor
 
-from models.churn.outcomes import Outcomes
+from models.churn.outcomes import Outcomes, log_likelihood
+from models.churn.settings import ChurnSettings
 from models.events import Float64, Int64
 from models.trees import Grid, Trees, read_trees
 
-_QUIET_ROWS = 100_000
+_QUIET_ROWS = 250_000
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,22 @@ class BoostedHazard:
             logits[:, bin_number] = self.trees.sums(rows)
         return logits
 
+    def best_on(self, inputs: npt.NDArray[np.floating[Any]], outcomes: Outcomes) -> BoostedHazard:
+        """The first trees, as many as serve these outcomes best; judged after every tenth of them."""
+        cuts = np.unique(np.linspace(0, len(self.trees.root), 11).round().astype(int))
+        logits = np.zeros((len(inputs), self.bins))
+        best, least = self, np.inf
+        for first, last in pairwise(cuts.tolist()):
+            part = self.trees.between(first, last)
+            logits += BoostedHazard(replace(part, base=self.trees.base if first == 0 else 0.0), self.bins).logits(
+                inputs
+            )
+            survival = np.exp(np.cumsum(log_expit(-logits), axis=1))
+            loss = -float(log_likelihood(survival, outcomes.low, outcomes.high).mean())
+            if loss < least:
+                best, least = BoostedHazard(self.trees.between(0, last), self.bins), loss
+        return best
+
     def tensors(self) -> dict[str, Tensor]:
         return self.trees.tensors("boosting")
 
@@ -108,7 +127,7 @@ class BoostedHazard:
 
 
 def fit_boosting(
-    inputs: Float64, outcomes: Outcomes, *, base_hazard: Float64, iterations: int, seed: int
+    inputs: Float64, outcomes: Outcomes, *, base_hazard: Float64, settings: ChurnSettings, seed: int
 ) -> BoostedHazard:
     """Fits the classifier on the person-bins of these outcomes.
 
@@ -122,10 +141,11 @@ def fit_boosting(
     grid = Grid.of(inputs)
     design = np.column_stack([grid.cells(inputs)[rows.row[kept]], rows.bin[kept]])
     model = HistGradientBoostingClassifier(
-        max_iter=iterations,
-        learning_rate=0.1,
-        max_leaf_nodes=16,
-        min_samples_leaf=100,
+        max_iter=settings.boosting_iterations,
+        learning_rate=settings.boosting_learning_rate,
+        max_leaf_nodes=settings.boosting_leaves,
+        min_samples_leaf=settings.boosting_least_rows,
+        max_features=settings.boosting_input_share,
         l2_regularization=5.0,
         early_stopping=False,
         random_state=seed,

@@ -1,31 +1,35 @@
 """Rolling-origin comparison of churn models: every method, the same origins, nodes and outcomes.
 
 At each origin every method sees `history.before(origin)` through its own `forecast`; a row is a node that looked up.
+Several methods of one name are the seeds of one method: their scores are averaged, and how much they differ is told.
+Origins at which the observer himself was away are left out: nobody's state is known there.
 
-    NLL    −log P(outcome), interval-censored where the departure lies between two sightings
-    IBS    Brier score of P(still up) averaged over the horizon, edges weighted by the width of their bin
-    IBSS   1 − IBS / IBS of the stratum's own marginal curve (a reference that knows the outcome frequencies)
-    C      share of comparable pairs in which the node that left first had the lower survival at that edge
-    ECE    expected calibration error of P(gone by the edge), mean over edges; calibration slope pooled over edges
-    availability Brier       P(up at the edge) of all nodes, up or down, averaged over edges
+The scores are those of `models.churn.scores`, and of all nodes, up or down,
+
+    availability Brier       (P(up at the edge) − up)², averaged over the edges at which the state is known
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from models.calibration import block_bootstrap_interval, calibration_slope, expected_calibration_error
-from models.churn.baselines import ForecastsChurn
-from models.churn.history import Objects, SessionHistory
-from models.churn.outcomes import Outcomes, concatenate, log_likelihood, outcomes_at
-from models.events import HOUR_US, Bool, Float64
-from models.metrics import integrated_brier
+from models.churn.baselines import MARKOV_PEERS, ForecastsChurn
+from models.churn.history import SessionHistory
+from models.churn.outages import with_outages
+from models.churn.outcomes import Outcomes, concatenate, outcomes_at
+from models.churn.scores import integrated_brier_skill, paired_differences, survival_scores
+from models.churn.strata import Stratum, strata_of
+from models.events import HOUR_US, Bool, Float64, Int64
 
-_PAIRS = 200_000
+BEST_MARKOV_PEER = "best_markov_peer"
+"""Reference: the Markov peer with the highest IBSS on the rows that are scored, with hindsight."""
+_JUDGED_DEPARTURES = 30
+_HOLE_HOURS = 12.0
+_HOLE_EVENTS = 20.0
 
 
 @dataclass(frozen=True)
@@ -34,15 +38,47 @@ class ScoredRows:
 
     Attributes:
         outcomes: (rows)
-        survival: by method. (rows, B)
-        availability_brier: by method, per node and origin, up or down: mean over the edges that are known.
+        survival: by method, one array a seed. Each (rows, B)
+        availability_brier: by method and seed, per node and origin, up or down: mean over the edges that are known.
         all_nodes: node index of each row of `availability_brier`.
+        all_at_us: origin of each row of `availability_brier`.
     """
 
     outcomes: Outcomes
-    survival: Mapping[str, Float64]
-    availability_brier: Mapping[str, Float64]
-    all_nodes: np.ndarray[tuple[int], np.dtype[np.int64]]
+    survival: Mapping[str, tuple[Float64, ...]]
+    availability_brier: Mapping[str, tuple[Float64, ...]]
+    all_nodes: Int64
+    all_at_us: Int64
+
+    def take(self, rows: Bool, all_rows: Bool) -> ScoredRows:
+        """The chosen rows, and the chosen rows of the availability."""
+        return ScoredRows(
+            self.outcomes.take(rows),
+            {name: tuple(one[rows] for one in runs) for name, runs in self.survival.items()},
+            {name: tuple(one[all_rows] for one in runs) for name, runs in self.availability_brier.items()},
+            self.all_nodes[all_rows],
+            self.all_at_us[all_rows],
+        )
+
+    def between(self, start_us: int, end_us: int) -> ScoredRows:
+        """Rows of the origins in [start, end)."""
+        return self.take(
+            (self.outcomes.at_us >= start_us) & (self.outcomes.at_us < end_us),
+            (self.all_at_us >= start_us) & (self.all_at_us < end_us),
+        )
+
+
+def pool(parts: Sequence[ScoredRows], nodes: Sequence[Int64]) -> ScoredRows:
+    """Rows of several folds below each other; `nodes` gives each fold's nodes their index in the whole history."""
+    outcomes = concatenate([part.outcomes for part in parts])
+    index = np.concatenate([at[part.outcomes.node] for part, at in zip(parts, nodes, strict=True)])
+    return ScoredRows(
+        Outcomes(outcomes.at_us, index, outcomes.low, outcomes.high, outcomes.followed_hours, outcomes.edges_hours),
+        _below_each_other([part.survival for part in parts]),
+        _below_each_other([part.availability_brier for part in parts]),
+        np.concatenate([at[part.all_nodes] for part, at in zip(parts, nodes, strict=True)]),
+        np.concatenate([part.all_at_us for part in parts]),
+    )
 
 
 def evaluate(
@@ -56,12 +92,13 @@ def evaluate(
     trained_until_us: int | None = None,
     window: str = "test",
     reference: str | None = None,
+    references: Sequence[str] = (),
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """One row a method and stratum; strata are all, each device class, and nodes first seen after training.
+    """One row a method and stratum.
 
     Args:
-        methods: forecasters with equal edges and different names.
+        methods: forecasters with equal edges; those of one name are its seeds, equally many for all that have several.
         history: sessions, outcomes included; each method sees only what preceded its origin.
         start_us: first origin.
         end_us: origins lie before this instant.
@@ -70,36 +107,20 @@ def evaluate(
         trained_until_us: nodes first seen at or after it form the stratum "unseen".
         window: name of the window, repeated in each row.
         reference: method that paired differences are taken against; the first when absent.
+        references: further ones; `BEST_MARKOV_PEER` stands for the best of them.
         seed: of the pairs sampled for C and of the bootstrap over nodes.
 
     Returns:
-        Rows of `window, model, stratum, n, departures, nll, ibs, ibss, concordance, ece, calibration_slope,
-        availability_brier, nll_minus_reference, nll_minus_reference_low, nll_minus_reference_high`.
+        See `comparison_rows`.
     """
-    _check_methods(methods)
     scored = score_rows(methods, history, start_us=start_us, end_us=end_us, every_hours=every_hours, until_us=until_us)
-    reference = reference or methods[0].name
-    rows = []
-    for stratum, members in _strata(history, trained_until_us).items():
-        chosen = members[scored.outcomes.node]
-        if not chosen.any():
-            continue
-        part = scored.outcomes.take(chosen)
-        against = _losses(scored.survival[reference][chosen], part)
-        for method in methods:
-            survival = scored.survival[method.name][chosen]
-            brier = scored.availability_brier[method.name][members[scored.all_nodes]]
-            rows.append(
-                {
-                    "window": window,
-                    "model": method.name,
-                    "stratum": stratum,
-                    **_scores(survival, part, seed),
-                    "availability_brier": float(np.nanmean(brier)) if np.isfinite(brier).any() else float("nan"),
-                    **_paired(_losses(survival, part), against, part, seed),
-                }
-            )
-    return rows
+    return comparison_rows(
+        scored,
+        strata_of(history, trained_until_us=trained_until_us),
+        window=window,
+        references={"reference": reference or methods[0].name, **{name: name for name in references}},
+        seed=seed,
+    )
 
 
 def score_rows(
@@ -111,82 +132,147 @@ def score_rows(
     every_hours: float,
     until_us: int | None = None,
 ) -> ScoredRows:
-    """Forecasts of every method at every origin, beside what happened."""
-    edges = methods[0].edges_hours
-    parts: list[Outcomes] = []
-    survival: dict[str, list[Float64]] = {m.name: [] for m in methods}
-    brier: dict[str, list[Float64]] = {m.name: [] for m in methods}
-    for at_us in range(start_us, end_us, round(every_hours * HOUR_US)):
-        outcomes = outcomes_at(history, at_us=at_us, edges_hours=edges, until_us=until_us)
-        parts.append(outcomes)
+    """Forecasts of every method at every origin at which the fleet was observed, beside what happened."""
+    _check_methods(methods)
+    edges, history = methods[0].edges_hours, with_outages(history)
+    origins = _outside(observation_holes(history), range(start_us, end_us, round(every_hours * HOUR_US)))
+    outcomes: list[Outcomes] = []
+    survival: list[list[Float64]] = [[] for _ in methods]
+    brier: list[list[Float64]] = [[] for _ in methods]
+    for at_us in origins:
+        outcomes.append(outcomes_at(history, at_us=at_us, edges_hours=edges, until_us=until_us))
         up, known = _states(history, at_us, edges, until_us)
-        for method in methods:
+        for i, method in enumerate(methods):
             forecast = method.forecast(history, at_us=at_us)
-            survival[method.name].append(forecast.survival[outcomes.node])
-            brier[method.name].append(_mean_square(forecast.availability, up, known))
-    if not sum(map(len, parts)):
-        raise ValueError(f"No node was up at any origin in [{start_us}, {end_us}); choose a window inside the history.")
+            survival[i].append(forecast.survival[outcomes[-1].node])
+            brier[i].append(_mean_square(forecast.availability, up, known))
+    if not sum(map(len, outcomes)):
+        raise ValueError(
+            f"No node was up at any observed origin in [{start_us}, {end_us}); choose a window inside the history."
+        )
     return ScoredRows(
-        concatenate(parts),
-        {name: np.concatenate(v) for name, v in survival.items()},
-        {name: np.concatenate(v) for name, v in brier.items()},
-        np.tile(np.arange(len(history)), len(parts)),
+        concatenate(outcomes),
+        _by_name(methods, survival),
+        _by_name(methods, brier),
+        np.tile(np.arange(len(history)), len(outcomes)),
+        np.repeat(np.asarray(origins, dtype=np.int64), len(history)),
     )
 
 
-def concordance(survival: Float64, outcomes: Outcomes, *, seed: int = 0, pairs: int = _PAIRS) -> float:
-    """Time-dependent concordance over sampled comparable pairs; equal survival counts one half, no pair is nan.
+def comparison_rows(
+    scored: ScoredRows,
+    strata: Mapping[str, Stratum],
+    *,
+    window: str = "test",
+    references: Mapping[str, str],
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """One row a method and stratum, "all" with the worst of the device classes beside it.
 
-    A pair is comparable when one node was gone by an edge that the other certainly passed.
+    Args:
+        scored: the rows.
+        strata: which rows belong to each, by name; see `strata_of`.
+        window: name of the window.
+        references: method, or `BEST_MARKOV_PEER`, by the name that the columns of its differences get.
+        seed: of the pairs sampled for C and of the bootstrap over nodes.
+
+    Returns:
+        Rows of `window, model, stratum, n, nodes, departures, seeds`, the scores of `survival_scores`,
+        `availability_brier`, `nll_sd` and `ibss_sd` over seeds, and for each reference what `paired_differences` gives:
+        `ibss_minus_NAME` and `nll_minus_NAME` with `_low`, `_high`, `_seed_sd`. Rows of "all" also have
+        `ece_worst_class` and `calibration_slope_worst_class`.
     """
-    gone = np.flatnonzero(outcomes.high > 0)
-    if not len(gone):
-        return float("nan")
-    rng = np.random.default_rng(seed)
-    first, second = rng.choice(gone, pairs), rng.integers(0, len(outcomes), pairs)
-    edge = outcomes.high[first]
-    comparable = outcomes.low[second] >= edge
-    first, second, edge = first[comparable], second[comparable], edge[comparable] - 1
-    if not len(first):
-        return float("nan")
-    difference = survival[second, edge] - survival[first, edge]
-    return float(np.mean((difference > 0) + 0.5 * (difference == 0)))
+    chosen = {name: reference for name, reference in references.items() if reference != BEST_MARKOV_PEER}
+    best = best_markov_peer(scored)
+    if best and len(chosen) < len(references):
+        chosen |= {name: best for name, reference in references.items() if reference == BEST_MARKOV_PEER}
+    unknown = sorted(set(chosen.values()) - set(scored.survival))
+    if unknown:
+        raise ValueError(f"Expected references among {sorted(scored.survival)!r}, got {unknown!r}.")
+    rows = []
+    for stratum, member in strata.items():
+        part = scored.take(
+            member(scored.outcomes.node, scored.outcomes.at_us), member(scored.all_nodes, scored.all_at_us)
+        )
+        if len(part.outcomes):
+            rows += [
+                {"window": window, "model": name, "stratum": stratum, **scores}
+                for name, scores in _scores(part, chosen, seed).items()
+            ]
+    return _with_worst_classes(rows)
 
 
-def _scores(survival: Float64, outcomes: Outcomes, seed: int) -> dict[str, float]:
-    alive, known = outcomes.alive(), outcomes.known()
-    ibs = integrated_brier(survival, alive, outcomes.edges_hours, known=known)
-    counted = np.maximum(known.sum(axis=0), 1)
-    marginal = np.broadcast_to((alive * known).sum(axis=0) / counted, alive.shape)
-    marginal_ibs = integrated_brier(marginal, alive, outcomes.edges_hours, known=known)
-    gone, probability = 1.0 - alive, 1.0 - survival
-    seen = np.flatnonzero(known.any(axis=0))
-    errors = [expected_calibration_error(probability[known[:, b], b], gone[known[:, b], b]) for b in seen]
-    slope, _ = calibration_slope(probability[known], gone[known]) if len(seen) else (float("nan"), 0.0)
+def best_markov_peer(scored: ScoredRows) -> str:
+    """The Markov peer with the highest IBSS over all rows; "" where there is none."""
+    found = {
+        name: float(np.mean([integrated_brier_skill(one, scored.outcomes)[1] for one in scored.survival[name]]))
+        for name in MARKOV_PEERS
+        if name in scored.survival
+    }
+    return max(found, key=lambda name: found[name], default="")
+
+
+def observation_holes(history: SessionHistory) -> list[tuple[int, int]]:
+    """[from, until) in which nobody was seen to come or go though 20 would have, and for 12 h at least.
+
+    A whole fleet does not keep still by chance; its observer was away.
+    """
+    instants = np.unique(np.concatenate([history.start_us, history.end_us, history.end_upper_us]))
+    if len(instants) < 2:
+        return []
+    seen = len(history.start_us) + int(np.sum(~history.censored))
+    expected = seen / (instants[-1] - instants[0])
+    gaps = np.diff(instants)
+    still = np.flatnonzero((gaps >= _HOLE_HOURS * HOUR_US) & (gaps * expected >= _HOLE_EVENTS))
+    return [(int(instants[i]), int(instants[i + 1])) for i in still]
+
+
+def _outside(holes: Sequence[tuple[int, int]], origins: range) -> list[int]:
+    return [at_us for at_us in origins if not any(first < at_us < last for first, last in holes)]
+
+
+def _scores(part: ScoredRows, references: Mapping[str, str], seed: int) -> dict[str, dict[str, float]]:
+    """Columns of each method on these rows."""
+    differences = paired_differences(part.survival, part.outcomes, references, seed=seed)
     return {
-        "n": len(outcomes),
-        "departures": int(np.sum(outcomes.high > 0)),
-        "nll": float(_losses(survival, outcomes).mean()),
-        "ibs": ibs,
-        "ibss": 1.0 - ibs / marginal_ibs if marginal_ibs > 0 else float("nan"),
-        "concordance": concordance(survival, outcomes, seed=seed),
-        "ece": float(np.mean(errors)) if errors else float("nan"),
-        "calibration_slope": slope,
+        name: {
+            "n": len(part.outcomes),
+            "nodes": len(np.unique(part.outcomes.node)),
+            "departures": int(np.sum(part.outcomes.high > 0)),
+            "seeds": len(runs),
+            **_over_seeds([survival_scores(one, part.outcomes, seed=seed) for one in runs]),
+            "availability_brier": float(np.mean([_mean(one) for one in part.availability_brier[name]])),
+            **differences[name],
+        }
+        for name, runs in part.survival.items()
     }
 
 
-def _losses(survival: Float64, outcomes: Outcomes) -> Float64:
-    return -log_likelihood(survival, outcomes.low, outcomes.high)
-
-
-def _paired(losses: Float64, against: Float64, outcomes: Outcomes, seed: int) -> dict[str, float]:
-    difference = losses - against
-    low, high = block_bootstrap_interval(difference, outcomes.node, seed=seed)
-    return {
-        "nll_minus_reference": float(difference.mean()),
-        "nll_minus_reference_low": low,
-        "nll_minus_reference_high": high,
+def _over_seeds(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means over seeds, and the standard deviation of NLL and IBSS; nan where there is one seed."""
+    mean = {key: float(np.mean([row[key] for row in scores])) for key in scores[0]}
+    several = len(scores) > 1
+    deviation = {
+        f"{key}_sd": float(np.std([row[key] for row in scores], ddof=1)) if several else float("nan")
+        for key in ("nll", "ibss")
     }
+    return mean | deviation
+
+
+def _with_worst_classes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Adds to the rows of "all" the calibration of the class that has the worst; of all where there is one class."""
+    for row in (row for row in rows if row["stratum"] == "all"):
+        classes = [
+            other
+            for other in rows
+            if other["model"] == row["model"]
+            and other["stratum"].startswith("class:")
+            and other["departures"] >= _JUDGED_DEPARTURES
+        ] or [row]
+        slopes = [other["calibration_slope"] for other in classes]
+        row["ece_worst_class"] = max(other["ece"] for other in classes)
+        row["calibration_slope_worst_class"] = max(slopes, key=lambda slope: abs(slope - 1.0))
+    return rows
 
 
 def _states(history: SessionHistory, at_us: int, edges: Float64, until_us: int | None) -> tuple[Bool, Bool]:
@@ -203,19 +289,31 @@ def _mean_square(availability: Float64, up: Bool, known: Bool) -> Float64:
     return np.where(counted > 0, square / np.maximum(counted, 1), np.nan)
 
 
-def _strata(history: SessionHistory, trained_until_us: int | None) -> dict[str, Bool]:
-    strata = {"all": np.ones(len(history), dtype=np.bool_)}
-    names: Objects = np.unique(history.device_class.astype(str)).astype(object)
-    if len(names) > 1:
-        strata |= {f"class:{name}": history.device_class == name for name in names}
-    if trained_until_us is not None:
-        strata["unseen"] = history.observed_from_us >= trained_until_us
-    return strata
+def _mean(values: Float64) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+def _by_name(methods: Sequence[ForecastsChurn], parts: Sequence[list[Float64]]) -> dict[str, tuple[Float64, ...]]:
+    """The seeds of each method together, in the order in which the names first occur."""
+    names = dict.fromkeys(method.name for method in methods)
+    joined = [np.concatenate(part) for part in parts]
+    return {name: tuple(joined[i] for i, m in enumerate(methods) if m.name == name) for name in names}
+
+
+def _below_each_other(parts: Sequence[Mapping[str, tuple[Float64, ...]]]) -> dict[str, tuple[Float64, ...]]:
+    def joined(name: str) -> Iterator[Float64]:
+        for runs in zip(*(part[name] for part in parts), strict=True):
+            yield np.concatenate(runs)
+
+    return {name: tuple(joined(name)) for name in parts[0]}
 
 
 def _check_methods(methods: Sequence[ForecastsChurn]) -> None:
     names = [m.name for m in methods]
-    if not names or len(set(names)) != len(names):
-        raise ValueError(f"Expected at least one method and different names, got {names!r}.")
+    if not names:
+        raise ValueError("Expected at least one method, got none.")
+    seeds = {name: names.count(name) for name in names if names.count(name) > 1}
+    if len(set(seeds.values())) > 1:
+        raise ValueError(f"Expected equally many seeds of every method that has several, got {seeds!r}.")
     if any(not np.array_equal(m.edges_hours, methods[0].edges_hours) for m in methods):
         raise ValueError(f"Expected equal edges_hours, got {[m.edges_hours.tolist() for m in methods]!r}.")

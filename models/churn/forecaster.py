@@ -1,12 +1,12 @@
-"""How long the nodes that are up will stay, and which will be there at each edge of the horizon.
+"""How long the nodes that are up will stay, when the others will be back, and which will be there at each edge.
 
     η = w η_network + (1 − w) η_boosting          log-odds of leaving in each bin, given still up
-    η ← a_c + b_c η                               calibrated per device class on outcomes after training
+    η ← s_c η + t_cb                              calibrated per device class c on outcomes after training
     S(e_b) = Π_{k ≤ b} (1 − σ(η_k))
 
-Without a learned part, S is the life table's: the fallback for a fleet too young to learn from, and the floor that the
-learned part must beat. P(up at an edge) adds returns: a two-state chain with the same hazards of leaving and the life
-table of gaps for coming back.
+Without a learned part, η is the life table's: the fallback for a fleet too young to learn from, and the floor that the
+learned part must beat. A second head of the same form says when a node that is down comes back. P(up at an edge) joins
+both: a node that is up may leave and return, one that is down may return and leave again.
 """
 
 from __future__ import annotations
@@ -20,68 +20,40 @@ import numpy as np
 from scipy.special import log_expit
 
 from models.artefact import load_artefact, save_artefact
-from models.calibration import LogitCalibration
-from models.churn.boosting import BoostedHazard
+from models.blocks import for_each_block
 from models.churn.features import NodeFeatures, node_features
 from models.churn.history import Objects, SessionHistory
+from models.churn.joint import JointSurvival
+from models.churn.learned import LearnedHazard
 from models.churn.lifetable import LifeTable
-from models.churn.markov import PopulationRates, chain_availability
-from models.churn.network import HazardEnsemble, InputScale
+from models.churn.markov import PopulationRates, availability_after_return, chain_availability
+from models.churn.recalibration import HazardCalibration, calibrated_logits
 from models.churn.settings import ChurnSettings
-from models.events import Float64
+from models.events import Float64, Int64
 from models.forecast import ChurnForecast
 
 KIND = "churn"
-FORMAT = 1
-FLEET = ""
-"""Key of the calibration of a device class that training did not meet."""
+FORMAT = 2
+_LEAST_HAZARD = 1e-12
 
-
-@dataclass(frozen=True)
-class LearnedHazard:
-    """The learned part: networks and boosting on the same inputs, blended in log-odds, then calibrated.
-
-    Attributes:
-        scale: standardisation that both parts were trained with.
-        ensemble: networks; absent where the blend gives them no weight.
-        boosting: trees; absent where the blend gives them no weight.
-        network_weight: w of the blend, in [0, 1].
-        calibration: by device class; "" for the rest.
-    """
-
-    scale: InputScale
-    ensemble: HazardEnsemble | None
-    boosting: BoostedHazard | None
-    network_weight: float = 1.0
-    calibration: Mapping[str, LogitCalibration] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.ensemble is None and self.boosting is None:
-            raise ValueError("A learned hazard needs networks, boosting or both.")
-
-    def raw_logits(self, inputs: Float64, device_class: Objects) -> Float64:
-        """Blended hazard logits before calibration, shape (n, bins)."""
-        rows = self.scale.apply(inputs, device_class)
-        if self.ensemble is None:
-            assert self.boosting is not None
-            return self.boosting.logits(rows)
-        if self.boosting is None:
-            return self.ensemble.logits(rows)
-        w = self.network_weight
-        return w * self.ensemble.logits(rows) + (1.0 - w) * self.boosting.logits(rows)
-
-    def logits(self, inputs: Float64, device_class: Objects) -> Float64:
-        """Calibrated hazard logits, shape (n, bins)."""
-        rest = self.calibration.get(FLEET, LogitCalibration())
-        chosen = [self.calibration.get(str(name), rest) for name in device_class]
-        intercept = np.array([c.intercept for c in chosen])[:, None]
-        slope = np.array([c.slope for c in chosen])[:, None]
-        return intercept + slope * self.raw_logits(inputs, device_class)
+Calibrations = Mapping[str, HazardCalibration]
 
 
 @dataclass(frozen=True)
 class ChurnForecaster:
-    """Forecasts churn from a session history; `learned=None` is the life table alone."""
+    """Forecasts churn from a session history; without learned parts it is the life tables alone.
+
+    Attributes:
+        settings: how statistics are measured, and the edges.
+        population: rates of the fleet and of each class, which shrink those of young nodes.
+        sessions: life table of time up.
+        gaps: life table of time down.
+        learned: hazards of leaving of nodes that are up.
+        returns: hazards of coming back of nodes that are down.
+        calibration: of the hazards of leaving, by device class; "" for the rest.
+        return_calibration: likewise, of the hazards of coming back.
+        dependence: how departures go together; independence where it was not fitted.
+    """
 
     settings: ChurnSettings
     population: PopulationRates
@@ -89,83 +61,130 @@ class ChurnForecaster:
     gaps: LifeTable
     learned: LearnedHazard | None = None
     name: str = "churn"
+    returns: LearnedHazard | None = None
+    calibration: Calibrations = field(default_factory=dict)
+    return_calibration: Calibrations = field(default_factory=dict)
+    dependence: JointSurvival | None = None
+
+    @property
+    def joint(self) -> JointSurvival:
+        """How departures of nodes go together."""
+        return self.dependence or JointSurvival.independent(self.settings.edges_hours)
 
     @property
     def edges_hours(self) -> Float64:
         return np.asarray(self.settings.edges_hours, dtype=np.float64)
 
     def forecast(
-        self, history: SessionHistory, *, at_us: int, nodes: Sequence[str] | Objects | None = None
+        self, history: SessionHistory, *, at_us: int, nodes: Sequence[str] | Objects | None = None, threads: int = 1
     ) -> ChurnForecast:
         """Survival and availability of `nodes` (all of the history when absent) at each edge after `at_us`.
 
         Only what was known before `at_us` enters. All nodes are read even where few are asked for, because a node's
-        network and fleet are among its inputs.
+        network and fleet are among its inputs. The answer does not depend on the number of threads.
 
         Raises:
             KeyError: `nodes` names an id that the history does not hold.
         """
-        chosen = slice(None) if nodes is None else history.index_of(nodes)
-        features = _taken(
-            node_features(history, at_us=at_us, population=self.population, settings=self.settings), chosen
+        features = node_features(
+            history, at_us=at_us, population=self.population, settings=self.settings, threads=threads
         )
-        return self.forecast_from(features, history.device_class[chosen], nodes=history.nodes[chosen], at_us=at_us)
+        chosen = np.arange(len(history)) if nodes is None else history.index_of(nodes)
+        return self._forecast_from(features, history, chosen, at_us=at_us, threads=threads)
 
-    def forecast_from(
-        self, features: NodeFeatures, device_class: Objects, *, nodes: Objects, at_us: int
+    def _forecast_from(
+        self, features: NodeFeatures, history: SessionHistory, chosen: Int64, *, at_us: int, threads: int
     ) -> ChurnForecast:
-        """The forecast for statistics that are already computed."""
-        edges = self.edges_hours
-        leaving = self.departure_hazard(features, device_class)
-        fresh = np.zeros(len(nodes))
-        returning = self.gaps.cumulative_hazard(
-            age_hours=np.where(features.up, fresh, features.age_hours),
-            rate=features.return_rate,
-            device_class=device_class,
-            edges_hours=edges,
-        )
-        survival = np.where(features.up[:, None], np.exp(-leaving), 0.0)
-        available = np.maximum(chain_availability(features.up, leaving, returning, edges), survival)
-        return ChurnForecast(at_us, edges, nodes, features.up, survival, np.clip(available, 0.0, 1.0))
+        up, shape = features.up[chosen], (len(chosen), len(self.settings.edges_hours))
+        survival, returned, available = np.zeros(shape), np.ones(shape), np.zeros(shape)
 
-    def departure_hazard(self, features: NodeFeatures, device_class: Objects) -> Float64:
-        """Cumulative hazard of leaving until each edge; for a node that is down, from the moment it returns. (n, B)."""
-        hazard = self.sessions.cumulative_hazard(
-            age_hours=np.where(features.up, features.age_hours, 0.0),
+        def forecast_block(block: slice) -> None:
+            there, away = (block.start + np.flatnonzero(state) for state in (up[block], ~up[block]))
+            for rows, head, first in ((there, self._stay, survival), (away, self._return, returned)):
+                of = chosen[rows]
+                if len(of):
+                    first[rows], available[rows] = head(features.take(of), history.device_class[of])
+
+        for_each_block(forecast_block, len(chosen), threads=threads)
+        available = np.clip(available, 0.0, 1.0)
+        return ChurnForecast(at_us, self.edges_hours, history.nodes[chosen], up, survival, available, returned)
+
+    def raw_logits(self, features: NodeFeatures, device_class: Objects) -> Float64:
+        """Logits of the hazard of leaving in each bin before calibration, for nodes that are up. (n, B)."""
+        if self.learned is not None:
+            return self.learned.logits(features.inputs, device_class)
+        return _logits(self._table_hazard(features, device_class, features.age_hours))
+
+    def logits(self, features: NodeFeatures, device_class: Objects) -> Float64:
+        """Calibrated logits of the hazard of leaving, for nodes that are up. (n, B)."""
+        return calibrated_logits(self.raw_logits(features, device_class), device_class, self.calibration)
+
+    def raw_return_logits(self, features: NodeFeatures, device_class: Objects) -> Float64:
+        """Logits of the hazard of coming back in each bin before calibration, for nodes that are down. (n, B)."""
+        if self.returns is not None:
+            return self.returns.logits(features.inputs, device_class)
+        return _logits(self._gap_hazard(features, device_class, features.age_hours))
+
+    def calibrated(self, calibration: Calibrations) -> ChurnForecaster:
+        """The same forecaster with another calibration of the hazards of leaving."""
+        return replace(self, calibration=dict(calibration))
+
+    def fallback(self) -> ChurnForecaster:
+        """The same forecaster without its learned parts, and without the calibrations that were fitted to them."""
+        return ChurnForecaster(self.settings, self.population, self.sessions, self.gaps, name="life_table")
+
+    def _stay(self, features: NodeFeatures, device_class: Objects) -> tuple[Float64, Float64]:
+        """Survival and availability of nodes that are up. (n, B) each."""
+        leaving = -np.cumsum(log_expit(-self.logits(features, device_class)), axis=1)
+        returning = self._gap_hazard(features, device_class, np.zeros(len(leaving)))
+        survival = np.exp(-leaving)
+        up = np.ones(len(leaving), dtype=np.bool_)
+        return survival, np.maximum(chain_availability(up, leaving, returning, self.edges_hours), survival)
+
+    def _return(self, features: NodeFeatures, device_class: Objects) -> tuple[Float64, Float64]:
+        """P(back by the edge) and availability of nodes that are down. (n, B) each."""
+        raw = self.raw_return_logits(features, device_class)
+        logits = calibrated_logits(raw, device_class, self.return_calibration)
+        returned = -np.expm1(np.cumsum(log_expit(-logits), axis=1))
+        fresh = np.zeros(len(raw))
+        leaving = self._table_hazard(features, device_class, fresh)
+        returning = self._gap_hazard(features, device_class, fresh)
+        up = np.ones(len(raw), dtype=np.bool_)
+        once_back = chain_availability(up, leaving, returning, self.edges_hours)
+        return returned, availability_after_return(returned, once_back, self.edges_hours)
+
+    def _table_hazard(self, features: NodeFeatures, device_class: Objects, age_hours: Float64) -> Float64:
+        return self.sessions.cumulative_hazard(
+            age_hours=age_hours,
             rate=features.departure_rate,
             device_class=device_class,
             edges_hours=self.edges_hours,
         )
-        if self.learned is not None and features.up.any():
-            up = features.up
-            logits = self.learned.logits(features.inputs[up], device_class[up])
-            hazard[up] = -np.cumsum(log_expit(-logits), axis=1)
-        return hazard
 
-    def fallback(self) -> ChurnForecaster:
-        """The same forecaster without its learned part."""
-        return replace(self, learned=None, name="life_table")
+    def _gap_hazard(self, features: NodeFeatures, device_class: Objects, age_hours: Float64) -> Float64:
+        return self.gaps.cumulative_hazard(
+            age_hours=age_hours, rate=features.return_rate, device_class=device_class, edges_hours=self.edges_hours
+        )
 
     def save(self, folder: Path) -> None:
+        heads = {"leaving": self.learned, "returning": self.returns}
         state: dict[str, Any] = {
             "name": self.name,
             "population": _population_json(self.population),
             "sessions": _table_json(self.sessions),
             "gaps": _table_json(self.gaps),
-            "learned": None,
+            "heads": {head: None if part is None else part.to_json() for head, part in heads.items()},
+            "calibration": _calibrations_json(self.calibration),
+            "return_calibration": _calibrations_json(self.return_calibration),
+            "dependence": None if self.dependence is None else self.dependence.to_json(),
         }
-        tensors = {}
-        if self.learned is not None:
-            state["learned"] = _learned_json(self.learned)
-            parts = (self.learned.ensemble, self.learned.boosting)
-            tensors = {k: t for part in parts if part is not None for k, t in part.tensors().items()}
         save_artefact(
             folder,
             kind=KIND,
             format=FORMAT,
             hyperparameters=self.settings.to_json(),
             state=state,
-            tensors=tensors,
+            tensors={k: t for head, part in heads.items() if part is not None for k, t in part.tensors(head).items()},
             tables={},
         )
 
@@ -174,18 +193,36 @@ class ChurnForecaster:
         """Reads what `save` wrote; ArtefactError when it is damaged or of another kind or format."""
         artefact = load_artefact(folder, kind=KIND, format=FORMAT)
         state = artefact.state
+        heads = {
+            head: None if part is None else LearnedHazard.from_json(part, artefact.tensors, head)
+            for head, part in state["heads"].items()
+        }
         return cls(
             ChurnSettings.from_json(dict(artefact.hyperparameters)),
             _population(state["population"]),
             _table(state["sessions"]),
             _table(state["gaps"]),
-            None if state["learned"] is None else _learned(state["learned"], artefact.tensors),
+            heads["leaving"],
             state["name"],
+            heads["returning"],
+            _calibrations(state["calibration"]),
+            _calibrations(state["return_calibration"]),
+            None if state["dependence"] is None else JointSurvival.from_json(state["dependence"]),
         )
 
 
-def _taken(features: NodeFeatures, chosen: Any) -> NodeFeatures:
-    return NodeFeatures(*(getattr(features, name)[chosen] for name in features.__dataclass_fields__))
+def _logits(cumulative: Float64) -> Float64:
+    """log-odds of the event in each bin from a cumulative hazard Λ: h = 1 − e^−ΔΛ, so h / (1 − h) = e^ΔΛ − 1."""
+    steps = np.diff(cumulative, axis=1, prepend=0.0)
+    return np.asarray(np.log(np.expm1(np.maximum(steps, _LEAST_HAZARD))), dtype=np.float64)
+
+
+def _calibrations_json(calibrations: Calibrations) -> dict[str, Any]:
+    return {name: calibration.to_json() for name, calibration in sorted(calibrations.items())}
+
+
+def _calibrations(state: Mapping[str, Any]) -> dict[str, HazardCalibration]:
+    return {name: HazardCalibration.from_json(values) for name, values in state.items()}
 
 
 def _population_json(population: PopulationRates) -> dict[str, Any]:
@@ -216,29 +253,4 @@ def _table(state: Mapping[str, Any]) -> LifeTable:
         np.asarray(state["rate_edges"], dtype=np.float64),
         tuple(state["classes"]),
         np.asarray(state["hazard"], dtype=np.float64),
-    )
-
-
-def _learned_json(learned: LearnedHazard) -> dict[str, Any]:
-    return {
-        "mean": learned.scale.mean.tolist(),
-        "spread": learned.scale.spread.tolist(),
-        "classes": list(learned.scale.classes),
-        "networks": 0 if learned.ensemble is None else len(learned.ensemble.networks),
-        "boosting": None
-        if learned.boosting is None
-        else {"base": learned.boosting.trees.base, "bins": learned.boosting.bins},
-        "network_weight": learned.network_weight,
-        "calibration": {k: [c.intercept, c.slope] for k, c in sorted(learned.calibration.items())},
-    }
-
-
-def _learned(state: Mapping[str, Any], tensors: Mapping[str, Any]) -> LearnedHazard:
-    mean, spread = (np.asarray(state[k], dtype=np.float64) for k in ("mean", "spread"))
-    return LearnedHazard(
-        InputScale(mean, spread, tuple(state["classes"])),
-        HazardEnsemble.from_tensors(tensors, networks=state["networks"]) if state["networks"] else None,
-        BoostedHazard.from_tensors(tensors, **state["boosting"]) if state["boosting"] else None,
-        state["network_weight"],
-        {k: LogitCalibration(a, b) for k, (a, b) in state["calibration"].items()},
     )

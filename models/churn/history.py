@@ -4,6 +4,9 @@ A session is `[start, end)`. Its node was last seen up at `end` and first known 
 lies in `(end, end_upper]`. A `censored` session has no departure: the node was still up when the observation stopped,
 at the cut or at a gap. After it nothing is known until the next session starts.
 
+In a *hole* nobody was watching (`models.churn.holes`). A session that goes on behind it is up in it; of any other node
+nothing is known there, and a node that looked up where it began is lost from sight, not gone.
+
 `before(cutoff)` is the point-in-time view: a departure that was not known before the cut-off is a node that still
 looked up, whatever the log learned later.
 """
@@ -11,22 +14,25 @@ looked up, whatever the log learned later.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from models.churn.holes import find_holes, given_holes, hole_at, holes_before
+from models.churn.session_rows import Repairs, SessionRows, microseconds, shown
+from models.churn.telemetry import TelemetryLog
 from models.errors import TableError
-from models.events import Bool, Int64
+from models.events import Bool, Int64, Window
+from models.observation import Gap
+from models.tables import SKEW_US
 
 Objects = npt.NDArray[np.object_]
 
 UNKNOWN = "unknown"
 OPEN_US = np.iinfo(np.int64).max
-_PROBLEMS_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,11 @@ class SessionHistory:
         end_us: last instant seen up. (m,)
         end_upper_us: first instant known gone; `end_us` where censored. (m,)
         censored: no departure was seen. (m,)
+        telemetry: heartbeats of the nodes, in their order; absent where there are none. (n nodes)
+        holes: windows in which nobody was watching, in time order, each with the instant from which it is known.
+        repairs: what was mended in the tables.
+        outage_us: instant from which the departure is known to have been part of an outage, `OPEN_US` where it is none;
+            absent where outages were not looked for. (m,)
 
     Raises:
         ValueError: an array has the wrong length.
@@ -61,6 +72,10 @@ class SessionHistory:
     end_us: Int64
     end_upper_us: Int64
     censored: Bool
+    telemetry: TelemetryLog | None = None
+    holes: tuple[Gap, ...] = ()
+    repairs: Repairs = field(default_factory=Repairs)
+    outage_us: Int64 | None = None
 
     def __post_init__(self) -> None:
         n, m = len(self.nodes), len(self.start_us)
@@ -68,6 +83,8 @@ class SessionHistory:
             **dict.fromkeys(("device_class", "network", "location", "observed_from_us", "observed_until_us"), n),
             **dict.fromkeys(("end_us", "end_upper_us", "censored"), m),
             "offsets": n + 1,
+            **({} if self.telemetry is None else {"telemetry": n}),
+            **({} if self.outage_us is None else {"outage_us": m}),
         }
         wrong = [
             f"{k} has {len(getattr(self, k))} rows, expected {v}."
@@ -85,12 +102,25 @@ class SessionHistory:
         """Node index of each session, shape (m,)."""
         return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.offsets))
 
+    @property
+    def own_departure(self) -> Bool:
+        """Which sessions ended by a departure that was not part of an outage, shape (m,)."""
+        return ~self.censored if self.outage_us is None else ~self.censored & (self.outage_us == OPEN_US)
+
     @classmethod
-    def from_arrow(cls, availability: pa.Table, nodes: pa.Table) -> SessionHistory:
+    def from_arrow(
+        cls,
+        availability: pa.Table,
+        nodes: pa.Table,
+        telemetry: pa.Table | None = None,
+        *,
+        holes: Sequence[Window] | None = None,
+    ) -> SessionHistory:
         """Builds the history of the nodes in `nodes` (its order) from rows of `availability` (any order).
 
         `nodes` needs `source`; `device_class`, `network`, `location`, `available_at` and, for nodes that were watched
         for a part of the time only, `observed_until` are read where present. `end_upper` and `censored` may be absent.
+        Holes are found where none are given. What is mended and what is refused: `models.churn.session_rows`.
 
         Raises:
             TableError: listing every kind of mistake: columns, unknown or repeated nodes, ends before starts, overlaps.
@@ -102,36 +132,60 @@ class SessionHistory:
         if problems:
             raise TableError("availability", problems)
         ids = np.asarray(nodes["source"].to_pylist(), dtype=object)
-        rows = _session_rows(availability, ids)
+        rows = SessionRows.read(availability, ids)
         problems = [*_node_problems(ids), *rows.problems(availability)]
         if problems:
             raise TableError("availability", problems)
-        return rows.history(ids, nodes)
+        rows = rows.clipped()
+        known = find_holes(rows.instants_us()) if holes is None else given_holes(holes)
+        rows = rows.broken_at(known)
+        first = np.full(len(ids), OPEN_US)
+        np.minimum.at(first, rows.node, rows.start_us)
+        return cls(
+            ids,
+            _labels(nodes, "device_class"),
+            _labels(nodes, "network"),
+            _labels(nodes, "location"),
+            np.minimum(first, _instants(nodes, "available_at", OPEN_US)),
+            _instants(nodes, "observed_until", OPEN_US),
+            _offsets(np.bincount(rows.node, minlength=len(ids))),
+            rows.start_us,
+            rows.end_us,
+            rows.end_upper_us,
+            rows.censored,
+            None if telemetry is None else TelemetryLog.from_arrow(telemetry, ids),
+            known,
+            rows.repairs,
+        )
 
     def before(self, cutoff_us: int) -> SessionHistory:
         """What was known at `cutoff_us`: sessions that had started, with unknown departures censored there."""
         started = self.start_us < cutoff_us
         counts = np.add.reduceat(np.append(started, False), self.offsets[:-1]) if len(self) else np.zeros(0)
         counts = np.where(np.diff(self.offsets) > 0, counts, 0)
+        holes = holes_before(self.holes, cutoff_us)
         end, upper = self.end_us[started], self.end_upper_us[started]
         censored = self.censored[started]
         departed = ~censored & (upper < cutoff_us)
-        # A gap in observation that began earlier stays where it is; every other node still looked up.
+        # A gap in observation that began earlier stays where it is; every other node was up when last looked at.
         lost = censored & (end < cutoff_us)
-        known_end = np.where(departed | lost, end, cutoff_us)
-        return SessionHistory(
-            self.nodes,
-            self.device_class,
-            self.network,
-            self.location,
-            self.observed_from_us,
-            self.observed_until_us,
-            np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-            self.start_us[started],
-            known_end,
-            np.where(departed, upper, known_end),
-            ~departed,
+        looked_us = next((hole.start_us for hole in holes if cutoff_us <= hole.end_us), cutoff_us)
+        known_end = np.where(departed | lost, end, np.maximum(looked_us, self.start_us[started]))
+        return replace(
+            self,
+            offsets=_offsets(counts),
+            start_us=self.start_us[started],
+            end_us=known_end,
+            end_upper_us=np.where(departed, upper, known_end),
+            censored=~departed,
+            telemetry=None if self.telemetry is None else self.telemetry.before(cutoff_us),
+            holes=holes,
+            outage_us=None if self.outage_us is None else self._outages_before(cutoff_us)[started],
         )
+
+    def _outages_before(self, cutoff_us: int) -> Int64:
+        assert self.outage_us is not None
+        return np.where(self.outage_us < cutoff_us, self.outage_us, OPEN_US)
 
     def up_at(self, at_us: int) -> Bool:
         """Whether each node was seen up at the instant, shape (n,).
@@ -148,6 +202,8 @@ class SessionHistory:
     def known_at(self, at_us: int) -> Bool:
         """Whether each node is certain to be up or down at the instant, shape (n,)."""
         observed = (self.observed_from_us <= at_us) & (at_us < self.observed_until_us)
+        if self.in_hole(at_us):
+            observed &= self.up_at(at_us)
         last = self.last_session(at_us)
         if not len(self.start_us):
             return np.asarray(observed, dtype=np.bool_)
@@ -155,6 +211,23 @@ class SessionHistory:
         leaving = ~self.censored[row] & (self.end_us[row] <= at_us) & (at_us < self.end_upper_us[row])
         lost = self.censored[row] & (self.end_us[row] < at_us)
         return np.asarray(observed & ~((last >= 0) & (leaving | lost)), dtype=np.bool_)
+
+    def in_hole(self, at_us: int) -> bool:
+        """Whether nobody was watching at the instant; an origin there knows nothing, and is no fair question."""
+        return hole_at(self.holes, at_us) is not None
+
+    def watched_until_us(self, at_us: int) -> Int64:
+        """Until when each node was watched from an instant on: not past a hole that broke sessions, shape (n,).
+
+        Counting departures only among those followed that long keeps a hole from hiding who stayed.
+        """
+        lost_us = self.end_us[self.censored]
+        broke = (
+            hole.start_us
+            for hole in self.holes
+            if hole.start_us >= at_us and ((lost_us <= hole.start_us) & (lost_us >= hole.start_us - SKEW_US)).any()
+        )
+        return np.minimum(self.observed_until_us, next(broke, OPEN_US))
 
     def select(self, nodes: Sequence[str] | Objects) -> SessionHistory:
         """The history of these nodes, in this order.
@@ -166,26 +239,20 @@ class SessionHistory:
         counts = np.diff(self.offsets)[index]
         first = np.repeat(self.offsets[:-1][index] - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
         rows = first + np.arange(int(counts.sum()))
-        return SessionHistory(
-            self.nodes[index],
-            self.device_class[index],
-            self.network[index],
-            self.location[index],
-            self.observed_from_us[index],
-            self.observed_until_us[index],
-            np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-            self.start_us[rows],
-            self.end_us[rows],
-            self.end_upper_us[rows],
-            self.censored[rows],
-        )
+        per_node = ("nodes", "device_class", "network", "location", "observed_from_us", "observed_until_us")
+        per_session = ("start_us", "end_us", "end_upper_us", "censored")
+        taken = {name: getattr(self, name)[index] for name in per_node}
+        taken |= {name: getattr(self, name)[rows] for name in per_session}
+        telemetry = None if self.telemetry is None else self.telemetry.select(index)
+        outage_us = None if self.outage_us is None else self.outage_us[rows]
+        return replace(self, **taken, offsets=_offsets(counts), telemetry=telemetry, outage_us=outage_us)
 
     def index_of(self, nodes: Sequence[str] | Objects) -> Int64:
         """Position of each id; KeyError names the unknown ones."""
         place = {node: i for i, node in enumerate(self.nodes)}
         unknown = [node for node in nodes if node not in place]
         if unknown:
-            raise KeyError(f"The session history does not hold {_shown(unknown)}.")
+            raise KeyError(f"The session history does not hold {shown(unknown)}.")
         return np.array([place[node] for node in nodes], dtype=np.int64)
 
     def last_session(self, at_us: int) -> Int64:
@@ -195,114 +262,14 @@ class SessionHistory:
         return np.where(count > 0, self.offsets[:-1] + count - 1, -1)
 
 
-@dataclass(frozen=True)
-class _SessionRows:
-    """Sessions sorted by node and start, before they are known to be consistent."""
-
-    node: Int64
-    start_us: Int64
-    end_us: Int64
-    end_upper_us: Int64
-    censored: Bool
-    unknown: list[str]
-
-    def problems(self, table: pa.Table) -> list[str]:
-        nulls = [
-            f"Column {c!r} holds {table[c].null_count} empty values; every session needs one."
-            for c in ("node", "start", "end")
-            if table[c].null_count
-        ]
-        if nulls:
-            return nulls
-        found = []
-        if self.unknown:
-            found.append(f"Sessions name nodes that the nodes table does not have: {_shown(self.unknown)}.")
-        backwards = self.end_us < self.start_us
-        if backwards.any():
-            found.append(f"{int(backwards.sum())} sessions end before they start, e.g. {self._example(backwards)}.")
-        early = self.end_upper_us < self.end_us
-        if early.any():
-            found.append(f"{int(early.sum())} sessions have end_upper before end, e.g. {self._example(early)}.")
-        overlap = np.zeros(len(self.start_us), dtype=np.bool_)
-        overlap[1:] = (self.node[1:] == self.node[:-1]) & (self.start_us[1:] < self.end_us[:-1])
-        if overlap.any():
-            found.append(
-                f"{int(overlap.sum())} sessions start before the previous one of their node ended, "
-                f"e.g. {self._example(overlap)}; merge or drop them."
-            )
-        return found
-
-    def history(self, ids: Objects, nodes: pa.Table) -> SessionHistory:
-        n = len(ids)
-        offsets = np.concatenate([[0], np.cumsum(np.bincount(self.node, minlength=n))]).astype(np.int64)
-        first = np.full(n, OPEN_US)
-        np.minimum.at(first, self.node, self.start_us)
-        seen_from = _instants(nodes, "available_at", OPEN_US)
-        # A departure known only after the next session began happened before that session.
-        upper = self.end_upper_us.copy()
-        follows = np.flatnonzero(self.node[1:] == self.node[:-1])
-        upper[follows] = np.minimum(upper[follows], self.start_us[follows + 1])
-        return SessionHistory(
-            ids,
-            _labels(nodes, "device_class"),
-            _labels(nodes, "network"),
-            _labels(nodes, "location"),
-            np.minimum(first, seen_from),
-            _instants(nodes, "observed_until", OPEN_US),
-            offsets,
-            self.start_us,
-            self.end_us,
-            np.maximum(upper, self.end_us),
-            self.censored,
-        )
-
-    def _example(self, rows: Bool) -> str:
-        row = int(np.flatnonzero(rows)[0])
-        start, end = (np.datetime64(int(t[row]), "us") for t in (self.start_us, self.end_us))
-        return f"[{start}, {end})"
-
-
-def _session_rows(table: pa.Table, ids: Objects) -> _SessionRows:
-    import pandas as pd
-
-    names = np.asarray(table["node"].to_pylist(), dtype=object)
-    code = (
-        pd.Index(ids).get_indexer(pd.Index(names))
-        if len(set(ids)) == len(ids)
-        else np.zeros(len(names), dtype=np.int64)
-    )
-    start, end = (_microseconds(table[c]) for c in ("start", "end"))
-    censored = _flags(table, len(names))
-    upper = end.copy()
-    if "end_upper" in table.column_names:
-        given = _microseconds(pc.coalesce(table["end_upper"], table["end"]))
-        upper = np.where(censored, end, given)
-    order = np.lexsort((start, code))
-    unknown = sorted({str(name) for name in names[code < 0]})
-    kept = order[code[order] >= 0]
-    return _SessionRows(code[kept].astype(np.int64), start[kept], end[kept], upper[kept], censored[kept], unknown)
-
-
-def _flags(table: pa.Table, n: int) -> Bool:
-    if "censored" not in table.column_names:
-        return np.zeros(n, dtype=np.bool_)
-    return _filled(table["censored"], False).astype(np.bool_)
-
-
-def _microseconds(column: Any) -> Int64:
-    return _filled(column.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()), 0).astype(np.int64)
-
-
 def _instants(nodes: pa.Table, name: str, default: int) -> Int64:
     if name not in nodes.column_names:
         return np.full(len(nodes), default, dtype=np.int64)
-    instants = nodes[name].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
-    return _filled(instants, default).astype(np.int64)
+    return microseconds(nodes[name], default)
 
 
-def _filled(column: Any, value: int | bool) -> npt.NDArray[Any]:
-    filled: Any = pc.fill_null(column, value)
-    return np.asarray(filled.to_numpy(zero_copy_only=False) if isinstance(filled, pa.Array) else filled.to_numpy())
+def _offsets(counts: npt.NDArray[Any]) -> Int64:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
 def _labels(nodes: pa.Table, name: str) -> Objects:
@@ -314,9 +281,4 @@ def _labels(nodes: pa.Table, name: str) -> Objects:
 def _node_problems(ids: Objects) -> list[str]:
     unique, counts = np.unique(ids.astype(str), return_counts=True)
     repeated = [str(u) for u in unique[counts > 1]]
-    return [f"The nodes table repeats {_shown(repeated)}."] if repeated else []
-
-
-def _shown(names: Sequence[str]) -> str:
-    more = "" if len(names) <= _PROBLEMS_SHOWN else f" and {len(names) - _PROBLEMS_SHOWN} more"
-    return ", ".join(repr(str(name)) for name in names[:_PROBLEMS_SHOWN]) + more
+    return [f"The nodes table repeats {shown(repeated)}."] if repeated else []

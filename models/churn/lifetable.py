@@ -8,9 +8,10 @@ The hazard λ is constant inside an age bucket a, for class c and bucket r of th
 
     S(h | age u) = exp(−∫_u^{u+h} λ),   linear in the exponent between edges, so any horizon is a look-up.
 
-Right censoring only ends the time at risk. An event known to lie in an interval is spread over the buckets it overlaps
-in proportion to the present hazards, a few rounds of expectation-maximisation. Sessions under way when the window
-begins enter late, at the age they had. The same table serves the time until a node that is down returns.
+Right censoring, and being taken along by an outage, only end the time at risk. An event known to lie in an interval is
+spread over the buckets it overlaps in proportion to the present hazards, a few rounds of expectation-maximisation.
+Sessions under way when the window begins enter late, at the age they had. The same table serves the time until a node
+that is down returns.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from models.churn.features import session_rates
 from models.churn.history import Objects, SessionHistory
 from models.churn.markov import PopulationRates
+from models.churn.session_statistics import session_rates
 from models.churn.settings import ChurnSettings
 from models.events import HOUR_US, Bool, Float64, Int64
 
@@ -99,7 +100,7 @@ def session_durations(
         _hours(known.start_us, np.full(len(node), start_us)),
         _hours(known.start_us, known.end_us),
         _hours(known.start_us, known.end_upper_us),
-        ~known.censored,
+        known.own_departure,
         departure_rate,
         device_class,
     )
@@ -175,8 +176,11 @@ def _rate_edges(rate: Float64, weight: Float64, buckets: int) -> Float64:
 
 
 def _class_codes(device_class: Objects, classes: tuple[str, ...]) -> Int64:
-    codes = {name: i + 1 for i, name in enumerate(classes)}
-    return np.array([codes.get(str(name), 0) for name in device_class], dtype=np.int64)
+    import pandas as pd
+
+    code, names = pd.factorize(device_class)
+    places = {name: i + 1 for i, name in enumerate(classes)}
+    return np.array([places.get(str(name), 0) for name in names], dtype=np.int64)[code]
 
 
 def _hours(start_us: Int64, end_us: Int64) -> Float64:

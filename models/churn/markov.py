@@ -1,12 +1,11 @@
-"""The memoryless part: a two-state chain per node, and the hour of the week.
+"""The memoryless part: a two-state chain per node.
 
 A node leaves at rate λ and returns at rate μ (per hour). With π = μ / (λ + μ),
 
     P(up at h | up)   = π + (1 − π) e^{−(λ + μ) h}          P(up without a break until h) = e^{−λ h}
     P(up at h | down) = π (1 − e^{−(λ + μ) h})
 
-λ and μ of a class are departures over hours up and returns over hours down, shrunk towards the fleet's. The hour of the
-week multiplies λ: m(hour) = (D + κ) / (E + κ), D departures in that hour of the week against E expected at constant λ.
+λ and μ of a class are departures over hours up and returns over hours down, shrunk towards the fleet's.
 """
 
 from __future__ import annotations
@@ -14,16 +13,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
 from models.churn.history import Objects, SessionHistory
 from models.events import HOUR_US, Bool, Float64, Int64
 
-HOURS_OF_WEEK = 168
-_WEEK_US = HOURS_OF_WEEK * HOUR_US
-# 1970-01-01 was a Thursday; hour 0 of the week is Monday 00:00 UTC.
-_MONDAY_SHIFT_US = 3 * 24 * HOUR_US
 _RATE_FLOOR = 1e-6
 
 
@@ -38,8 +32,10 @@ class PopulationRates:
     def of(self, device_class: Objects) -> tuple[Float64, Float64]:
         """Both rates for each node; an unknown class has the fleet's. (n,), (n,)."""
         fleet = (self.departures_per_hour, self.returns_per_hour)
-        known = {name: self.by_class.get(name, fleet) for name in set(device_class)}
-        rates = np.array([known[name] for name in device_class], dtype=np.float64).reshape(-1, 2)
+        import pandas as pd
+
+        code, names = pd.factorize(device_class)
+        rates = np.array([self.by_class.get(name, fleet) for name in names], dtype=np.float64).reshape(-1, 2)[code]
         return rates[:, 0], rates[:, 1]
 
 
@@ -68,7 +64,7 @@ def _window_counts(known: SessionHistory, code: Int64, classes: int, *, start_us
     node = known.node_of_session
     left = known.end_us + (known.end_upper_us - known.end_us) // 2
     up = _overlap_hours(known.start_us, left, start_us, end_us)
-    departed = ~known.censored & (left >= start_us) & (left < end_us)
+    departed = known.own_departure & (left >= start_us) & (left < end_us)
     observed_until = np.minimum(known.observed_until_us, end_us)
     follows = np.append(node[1:] == node[:-1], False) if len(node) else np.zeros(0, dtype=np.bool_)
     next_start = np.where(follows, np.roll(known.start_us, -1), observed_until[node])
@@ -100,59 +96,25 @@ def chain_availability(up: Bool, departure_hazard: Float64, return_hazard: Float
     return np.where(up[:, None], from_up, stationary * (1.0 - faded))
 
 
-@dataclass(frozen=True)
-class HourOfWeek:
-    """Multipliers of the departure rate by hour of the week, Monday 00:00 UTC first. (168,)."""
+def availability_after_return(returned: Float64, once_back: Float64, edges_hours: Float64) -> Float64:
+    """P(up at e_b | down now) = Σ_{k ≤ b} P(first back in bin k) A(e_b − m_k), m_k the middle of bin k.
 
-    multiplier: Float64
+    A, the availability of a node that has just come back, is read between the edges by straight lines from A(0) = 1.
 
-    def hazard(self, at_us: int, edges_hours: Float64) -> Float64:
-        """∫ m over (at, at + edge], in hours; times λ it is the cumulative hazard. (B,)."""
-        cumulative = np.concatenate([[0.0], np.cumsum(self.multiplier)])
-        first = ((at_us + _MONDAY_SHIFT_US) % _WEEK_US) / HOUR_US
-        return self._until(first + edges_hours, cumulative) - self._until(np.array([first]), cumulative)
-
-    @staticmethod
-    def _until(hour: Float64, cumulative: Float64) -> Float64:
-        weeks, rest = np.divmod(hour, HOURS_OF_WEEK)
-        inside = np.interp(rest, np.arange(HOURS_OF_WEEK + 1.0), cumulative)
-        return np.asarray(weeks * cumulative[-1] + inside, dtype=np.float64)
-
-
-def fit_hour_of_week(
-    history: SessionHistory, *, start_us: int, end_us: int, pseudo_departures: float = 20.0
-) -> HourOfWeek:
-    """Departures in each hour of the week against those expected from hours up, shrunk towards 1."""
-    known = history.before(end_us)
-    left = known.end_us + (known.end_upper_us - known.end_us) // 2
-    hours_up = _hours_up_by_hour(
-        np.maximum(known.start_us, start_us) + _MONDAY_SHIFT_US,
-        np.minimum(left, end_us) + _MONDAY_SHIFT_US,
-    )
-    gone = ~known.censored & (left >= start_us) & (left < end_us)
-    hour = ((left[gone] + _MONDAY_SHIFT_US) // HOUR_US) % HOURS_OF_WEEK
-    departures = np.bincount(hour, minlength=HOURS_OF_WEEK).astype(np.float64)
-    rate = departures.sum() / max(hours_up.sum(), 1.0)
-    multiplier = (departures + pseudo_departures) / (rate * hours_up + pseudo_departures)
-    return HourOfWeek(multiplier)
-
-
-@numba.njit(cache=True)
-def _hours_up_by_hour(start, end):  # type: ignore[no-untyped-def]
-    """Whole weeks at once, so that a session of a year costs no more than one of a week."""
-    out = np.zeros(168)
-    week, hour = 168 * 3_600_000_000, 3_600_000_000
-    for i in range(len(start)):
-        a, b = start[i], end[i]
-        if b <= a:
-            continue
-        whole = (b - a) // week
-        if whole > 0:
-            out += float(whole)
-            a += whole * week
-        while a < b:
-            edge = (a // hour + 1) * hour
-            until = min(edge, b)
-            out[(a // hour) % 168] += (until - a) / hour
-            a = until
-    return out
+    Args:
+        returned: P(back at least once by each edge). (n, B)
+        once_back: A at each edge. (n, B)
+        edges_hours: the edges. (B,)
+    """
+    edges = np.concatenate([[0.0], edges_hours])
+    middle = 0.5 * (edges[1:] + edges[:-1])
+    first = np.diff(returned, axis=1, prepend=0.0)
+    stays = np.column_stack([np.ones(len(returned)), once_back])
+    available = np.zeros_like(returned)
+    for b in range(len(edges_hours)):
+        for k in range(b + 1):
+            since = edges_hours[b] - middle[k]
+            right = int(np.searchsorted(edges, since, side="right"))
+            share = (since - edges[right - 1]) / (edges[right] - edges[right - 1])
+            available[:, b] += first[:, k] * ((1.0 - share) * stays[:, right - 1] + share * stays[:, right])
+    return available

@@ -11,13 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from models.events import Float64
+from models.churn.history import Objects
+from models.events import Float64, Int64
 
 INPUT_LIMIT = 4.0
 _LEAST_STEP = 1e-6
+_LEAST_SPREAD = 1e-6
 
 
 class HazardNetwork(nn.Module):
@@ -64,30 +67,36 @@ def interval_loss(logits: Tensor, low: Tensor, high: Tensor) -> Tensor:
 class InputScale:
     """Standardisation of the inputs: (x − mean) / spread, clipped, followed by one column a device class.
 
+    Inputs that never moved in training are left out: nothing was learned about them.
+
     Attributes:
-        mean: (inputs,)
-        spread: (inputs,)
+        columns: which inputs are used. (used,)
+        mean: (used,)
+        spread: (used,)
         classes: device classes met in training; any other has no column set. (classes,)
     """
 
+    columns: Int64
     mean: Float64
     spread: Float64
     classes: tuple[str, ...]
 
     @classmethod
-    def fit(cls, inputs: Float64, device_class: np.ndarray[tuple[int], np.dtype[np.object_]]) -> InputScale:
+    def fit(cls, inputs: Float64, device_class: Objects) -> InputScale:
         spread = inputs.std(axis=0)
+        columns = np.flatnonzero(spread > _LEAST_SPREAD)
         return cls(
-            inputs.mean(axis=0), np.where(spread > 1e-6, spread, 1.0), tuple(sorted(set(map(str, device_class))))
+            columns, inputs.mean(axis=0)[columns], spread[columns], tuple(sorted({str(c) for c in device_class}))
         )
 
-    def apply(
-        self, inputs: Float64, device_class: np.ndarray[tuple[int], np.dtype[np.object_]]
-    ) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-        """Network inputs, shape (n, inputs + classes)."""
-        scaled = np.clip((inputs - self.mean) / self.spread, -INPUT_LIMIT, INPUT_LIMIT)
-        columns = [device_class == name for name in self.classes]
-        return np.column_stack([scaled, *columns]).astype(np.float32)
+    def apply(self, inputs: Float64, device_class: Objects) -> npt.NDArray[np.float32]:
+        """Network inputs, shape (n, used + classes)."""
+        scaled = np.empty((len(inputs), len(self.columns) + len(self.classes)), dtype=np.float32)
+        used = len(self.columns)
+        scaled[:, :used] = np.clip((inputs[:, self.columns] - self.mean) / self.spread, -INPUT_LIMIT, INPUT_LIMIT)
+        for i, name in enumerate(self.classes):
+            scaled[:, used + i] = device_class == name
+        return scaled
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,7 @@ class HazardEnsemble:
 
     networks: tuple[HazardNetwork, ...]
 
-    def logits(self, inputs: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> Float64:
+    def logits(self, inputs: npt.NDArray[np.float32]) -> Float64:
         """Mean hazard logits, shape (n, bins)."""
         rows = torch.from_numpy(np.ascontiguousarray(inputs))
         with torch.inference_mode():

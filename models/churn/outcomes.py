@@ -16,6 +16,7 @@ from models.churn.history import OPEN_US, SessionHistory
 from models.events import HOUR_US, Bool, Float64, Int64
 
 _EXACT_US = 1_000_000
+_TURNBULL_ROUNDS = 20
 
 
 @dataclass(frozen=True)
@@ -42,20 +43,33 @@ class Outcomes:
         return len(self.node)
 
     def alive(self) -> Float64:
-        """1 where the node certainly stayed until the edge, else 0, shape (n, B)."""
+        """P(stayed until the edge | what was seen), shape (n, B): 0 or 1, except where a departure straddles the edge.
+
+        Such a departure, between edges l and h, counts as (S̄(e) − S̄(h)) / (S̄(l) − S̄(h)) with the survival S̄ of all
+        these rows. Leaving it out instead would hide departures and not those who stayed.
+        """
         edge = np.arange(1, len(self.edges_hours) + 1)
-        return (self.low[:, None] >= edge).astype(np.float64)
+        alive = (self.low[:, None] >= edge).astype(np.float64)
+        row, b = np.nonzero(self._straddled())
+        if len(row):
+            stayed = marginal_survival(self)
+            low, high = stayed[self.low[row]], stayed[self.high[row]]
+            alive[row, b] = (stayed[b + 1] - high) / np.maximum(low - high, 1e-300)
+        return alive
 
     def known(self) -> Bool:
-        """Where `alive` is certain and the node could be followed that long, shape (n, B).
+        """Where the node could be followed until the edge and was not lost from sight before it, shape (n, B).
 
         A row that was followed for less than an edge is left out there even if it departed before: keeping only the
         departures of the short-followed would bias the frequency upwards.
         """
         edge = np.arange(1, len(self.edges_hours) + 1)
-        gone = (self.high[:, None] > 0) & (self.high[:, None] <= edge)
-        settled = (self.low[:, None] >= edge) | gone
+        settled = (self.low[:, None] >= edge) | (self.high[:, None] > 0)
         return np.asarray(settled & (self.followed_hours[:, None] >= self.edges_hours), dtype=np.bool_)
+
+    def _straddled(self) -> Bool:
+        edge = np.arange(1, len(self.edges_hours) + 1)
+        return np.asarray((self.low[:, None] < edge) & (edge < self.high[:, None]), dtype=np.bool_)
 
     def take(self, rows: Int64 | Bool) -> Outcomes:
         return Outcomes(
@@ -73,11 +87,12 @@ def outcomes_at(
 ) -> Outcomes:
     """Outcomes of every node that looked up at `at_us`, as known at `until_us` (or to the whole history).
 
-    A node between its last sighting and its first absence still looked up at that instant; it is a row.
+    A node between its last sighting and its first absence still looked up at that instant; it is a row. In a hole of
+    the observation there are no rows.
     """
     known = history if until_us is None else history.before(until_us)
     edges = np.asarray(edges_hours, dtype=np.float64)
-    node = np.flatnonzero(history.before(at_us).up_at(at_us))
+    node = np.flatnonzero(history.before(at_us).up_at(at_us) & (not history.in_hole(at_us)))
     row = known.last_session(at_us - 1)[node]
     seen = np.maximum(known.end_us[row] - at_us, 0) / HOUR_US
     gone = np.where(known.censored[row], np.inf, (known.end_upper_us[row] - at_us) / HOUR_US)
@@ -88,9 +103,55 @@ def outcomes_at(
     high = np.searchsorted(edges, gone, side="left") + 1
     high = np.where(high > len(edges), 0, np.maximum(high, low + 1))
     high = np.where(high > len(edges), 0, high)
-    end = np.minimum(history.observed_until_us[node], OPEN_US if until_us is None else until_us)
+    end = np.minimum(known.watched_until_us(at_us)[node], OPEN_US if until_us is None else until_us)
     followed = (end - at_us) / HOUR_US
     return Outcomes(np.full(len(node), at_us), node, low, high, followed, edges)
+
+
+def returns_at(
+    history: SessionHistory, *, at_us: int, edges_hours: tuple[float, ...] | Float64, until_us: int | None = None
+) -> Outcomes:
+    """Outcomes of every node that was down for certain at `at_us`; the event is its next session.
+
+    `low` counts the edges that it was away for, `high` the edge by which it was back.
+    """
+    known = history if until_us is None else history.before(until_us)
+    view = history.before(at_us)
+    edges = np.asarray(edges_hours, dtype=np.float64)
+    node = np.flatnonzero(view.known_at(at_us) & ~view.up_at(at_us) & (not history.in_hole(at_us)))
+    following = known.last_session(at_us)[node] + 1
+    following = np.where(following == 0, known.offsets[:-1][node], following)
+    some = following < known.offsets[1:][node]
+    starts = np.append(known.start_us, OPEN_US)
+    back = np.where(some, (starts[np.where(some, following, -1)] - at_us) / HOUR_US, np.inf)
+    end = np.minimum(known.watched_until_us(at_us)[node], OPEN_US if until_us is None else until_us)
+    followed = (end - at_us) / HOUR_US
+    away = np.minimum(back, followed)
+    # A return at exactly an edge belongs to the bin that ends there; one that is not seen ends the time away unseen.
+    low = np.where(some, np.searchsorted(edges, away, side="left"), np.searchsorted(edges, away, side="right"))
+    high = np.where(some & (low < len(edges)), low + 1, 0)
+    return Outcomes(np.full(len(node), at_us), node, low, high, followed, edges)
+
+
+def marginal_survival(outcomes: Outcomes) -> Float64:
+    """Survival of all rows at 0 and each edge, (B + 1,): Turnbull's self-consistent estimate from hazards by bin.
+
+    Source: Turnbull 1976, The empirical distribution function with arbitrarily grouped, censored and truncated data.
+    """
+    bins = len(outcomes.edges_hours)
+    pairs, count = np.unique(np.column_stack([outcomes.low, outcomes.high]), axis=0, return_counts=True)
+    hazard = np.full(bins, 0.1)
+    for _ in range(_TURNBULL_ROUNDS):
+        gone, at_risk = np.zeros(bins), np.zeros(bins)
+        for (low, high), number in zip(pairs.tolist(), count.tolist(), strict=True):
+            at_risk[:low] += number
+            if high > 0:
+                share = hazard[low:high] * np.concatenate([[1.0], np.cumprod(1.0 - hazard[low : high - 1])])
+                share = share / share.sum()
+                gone[low:high] += number * share
+                at_risk[low:high] += number * (1.0 - np.concatenate([[0.0], np.cumsum(share)[:-1]]))
+        hazard = np.clip(gone / np.maximum(at_risk, 1.0), 1e-9, 1.0 - 1e-9)
+    return np.concatenate([[1.0], np.cumprod(1.0 - hazard)])
 
 
 def concatenate(parts: list[Outcomes]) -> Outcomes:

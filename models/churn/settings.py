@@ -41,8 +41,16 @@ class ChurnSettings:
     """Share of hidden units dropped in training, in [0, 1)."""
     networks: int = 3
     """Networks averaged in log-odds, each from its own seed; 0 leaves the life table alone."""
-    boosting_iterations: int = 80
-    """Trees of the gradient boosting that is blended with the networks; 0 leaves it out."""
+    boosting_iterations: int = 160
+    """Most trees of the gradient boosting that is blended with the networks; validation says how many, 0 none."""
+    boosting_learning_rate: float = 0.1
+    """Share of each tree that is added."""
+    boosting_leaves: int = 31
+    """Most leaves of a tree."""
+    boosting_least_rows: int = 100
+    """Fewest rows of a leaf."""
+    boosting_input_share: float = 0.5
+    """Share of the inputs, drawn anew at each split, in (0, 1]."""
     epochs: int = 12
     """Most passes over the training rows; the best epoch on validation is kept."""
     batch_size: int = 2048
@@ -53,8 +61,10 @@ class ChurnSettings:
     """Decoupled weight decay of AdamW."""
     origin_every_hours: float = 5.0
     """Spacing of training origins; not a divisor of 24, so that every hour of the day is met."""
-    maximum_rows: int = 120_000
-    """Most training rows; more are thinned evenly at random."""
+    maximum_origins: int = 200
+    """Most training origins; where the window holds more, evenly spaced ones among them."""
+    maximum_rows: int = 200_000
+    """Most training rows of each head; more are thinned evenly at random."""
     calibration_strength: float = 20.0
     """Precision of the shrinkage of the calibration per device class towards the fleet's."""
 
@@ -86,14 +96,31 @@ class ChurnSettings:
             "learning_rate",
             "origin_every_hours",
             "calibration_strength",
+            "boosting_learning_rate",
         )
-        at_least_one = ("rate_buckets", "clock_days", "hidden_size", "epochs", "batch_size", "maximum_rows")
+        at_least_one = (
+            "rate_buckets",
+            "clock_days",
+            "hidden_size",
+            "epochs",
+            "batch_size",
+            "maximum_origins",
+            "maximum_rows",
+            "boosting_least_rows",
+        )
         not_negative = ("networks", "boosting_iterations", "weight_decay")
         checks = [(n, "> 0", getattr(self, n) > 0) for n in positive]
         checks += [(n, ">= 1", getattr(self, n) >= 1) for n in at_least_one]
         checks += [(n, ">= 0", getattr(self, n) >= 0) for n in not_negative]
         checks.append(("dropout", "in [0, 1)", 0 <= self.dropout < 1))
+        checks.append(("boosting_leaves", ">= 2", self.boosting_leaves >= 2))
+        checks.append(("boosting_input_share", "in (0, 1]", 0 < self.boosting_input_share <= 1))
         return [f"Expected {n} {rule}, got {getattr(self, n)!r}." for n, rule, holds in checks if not holds]
+
+    @property
+    def middle_edge_hours(self) -> float:
+        """The edge in the middle, at which statistics look besides the last."""
+        return self.edges_hours[(len(self.edges_hours) - 1) // 2]
 
     def to_json(self) -> dict[str, object]:
         return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}

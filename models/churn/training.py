@@ -1,53 +1,79 @@
 """Fits a churn forecaster: life tables by counting, networks and boosting on the statistics of many origins.
 
     training rows      nodes that looked up at an origin in the training window, outcomes as known when it ends
-    validation rows    the same in the validation window; they choose the epoch, the blend weight and the calibration
+    validation rows    the same in the validation window; they choose epoch, trees, blend weight and calibration
 
-Nothing later than the end of a window is visible in it: outcomes still open there are censored.
+A second head learns in the same way when nodes that are down come back. Nothing later than the end of a window is
+visible in it: outcomes still open there are censored.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightning
 import numpy as np
 import torch
-from scipy.special import expit, log_expit, logit
+from scipy.special import log_expit, logit
 from torch import Tensor
 
-from models.calibration import LogitCalibration, fit_logit_calibration
-from models.churn.boosting import base_hazards, fit_boosting, person_bins
-from models.churn.features import node_features
-from models.churn.forecaster import FLEET, ChurnForecaster, LearnedHazard
-from models.churn.history import Objects, SessionHistory
+from models.churn.boosting import base_hazards, fit_boosting
+from models.churn.forecaster import ChurnForecaster
+from models.churn.history import SessionHistory
+from models.churn.joint import JointSurvival, network_codes
+from models.churn.joint_fitting import fit_joint
+from models.churn.learned import LearnedHazard
 from models.churn.lifetable import fit_life_table, session_durations
-from models.churn.markov import PopulationRates, fit_population
+from models.churn.markov import fit_population
 from models.churn.network import HazardEnsemble, HazardNetwork, InputScale, interval_loss
+from models.churn.outages import with_outages
 from models.churn.outcomes import Outcomes, concatenate, log_likelihood, outcomes_at
+from models.churn.recalibration import HazardCalibration, fit_hazard_calibrations
+from models.churn.rows import TrainingRows, WindowRows, training_rows
 from models.churn.settings import ChurnSettings
-from models.events import HOUR_US, Float64, Int64
+from models.events import Float64
 from models.training import Batches, quiet, run
 
 _BLEND_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-_LEAST_DEPARTURES = 30
+_LEAST_EVENTS = 30
 _PATIENCE = 3
+_JOINT_ORIGINS = 24
 
 
 @dataclass(frozen=True)
-class TrainingRows:
-    """Inputs and outcomes of many origins.
+class FittedParts:
+    """All that a training found, before it is put together.
 
     Attributes:
-        inputs: see `features.feature_names`. (rows, features)
-        device_class: (rows,)
-        outcomes: (rows)
+        table: the part that needs no learning.
+        learned: networks and trees of the hazards of leaving, with the weight that serves validation best.
+        returns: likewise of the hazards of coming back.
+        chosen_on: the validation rows.
+        log: one row an epoch and network: `network, epoch, train_loss, validation_loss`.
     """
 
-    inputs: Float64
-    device_class: Objects
-    outcomes: Outcomes
+    table: ChurnForecaster
+    learned: LearnedHazard | None
+    returns: LearnedHazard | None
+    chosen_on: WindowRows
+    log: list[dict[str, float]]
+
+    def model(self, *, name: str = "churn", network_weight: float | None = None) -> ChurnForecaster:
+        """The calibrated forecaster with the best weight, or with another: 1 is networks alone, 0 boosting alone."""
+        if self.learned is None:
+            return self.table
+        leaving = self.learned.blended(self.learned.network_weight if network_weight is None else network_weight)
+        returning = None if self.returns is None else self.returns.blended(self.returns.network_weight)
+        strength = self.table.settings.calibration_strength
+        return replace(
+            self.table,
+            name=name,
+            learned=leaving,
+            returns=returning,
+            calibration=_calibrations(leaving, self.chosen_on.leaving, strength),
+            return_calibration=_calibrations(returning, self.chosen_on.returning, strength),
+        )
 
 
 def fit_churn(
@@ -60,7 +86,8 @@ def fit_churn(
 ) -> tuple[ChurnForecaster, list[dict[str, float]]]:
     """Learns from [train), chooses and calibrates on [validation); both in microseconds since 1970.
 
-    With fewer than 30 departures in either window there is nothing to learn from, and the life table is returned alone.
+    With fewer than 30 departures in either window there is nothing to learn from, and the life table is returned
+    alone; likewise a head for returns is learned only where there are 30 of those.
 
     Returns:
         The forecaster, and one row an epoch and network: `network, epoch, train_loss, validation_loss`.
@@ -68,17 +95,53 @@ def fit_churn(
     Raises:
         ValueError: the windows are empty or overlap, or nobody was up in the training window.
     """
+    parts = fit_parts(history, train=train, validation=validation, settings=settings, seed=seed)
+    model = parts.model()
+    if model.learned is not None:
+        model = replace(model, dependence=fit_dependence(model, history, window=validation))
+    return model, parts.log
+
+
+def fit_parts(
+    history: SessionHistory,
+    *,
+    train: tuple[int, int],
+    validation: tuple[int, int],
+    settings: ChurnSettings | None = None,
+    seed: int = 0,
+) -> FittedParts:
+    """What `fit_churn` puts together, for comparing the blend with its parts after one training."""
     settings = settings or ChurnSettings()
     _check_windows(train, validation)
+    history = with_outages(history)
     table = fit_tables(history, train=train, settings=settings)
-    rows = training_rows(history, train, population=table.population, settings=settings, seed=seed)
-    chosen_on = training_rows(history, validation, population=table.population, settings=settings, seed=seed + 1)
-    if min(_departures(rows), _departures(chosen_on)) < _LEAST_DEPARTURES:
-        return table.fallback(), []
-    learned, log = _fit_learned(rows, chosen_on, settings=settings, seed=seed)
-    if learned is None:
-        return table.fallback(), log
-    return ChurnForecaster(settings, table.population, table.sessions, table.gaps, learned), log
+    rows, chosen_on = (
+        training_rows(history, window, population=table.population, settings=settings, seed=seed + i)
+        for i, window in enumerate((train, validation))
+    )
+    if not rows.leaving:
+        raise ValueError(f"No node was up in the window [{train[0]}, {train[1]}); choose a window inside the history.")
+    learned, log = _fit_head(rows.leaving, chosen_on.leaving, settings=settings, seed=seed)
+    returns = None
+    if learned is not None:
+        returns, _ = _fit_head(rows.returning, chosen_on.returning, settings=settings, seed=seed + 1)
+    return FittedParts(table, learned, returns, chosen_on, log)
+
+
+def fit_dependence(model: ChurnForecaster, history: SessionHistory, *, window: tuple[int, int]) -> JointSurvival:
+    """How departures went together at up to 24 origins of a window; whole origins, since networks must be whole."""
+    start_us, end_us = window
+    known = with_outages(history.before(end_us))
+    outcomes, survival = [], []
+    for at_us in np.linspace(start_us, end_us, _JOINT_ORIGINS, endpoint=False).astype(np.int64).tolist():
+        found = outcomes_at(known, at_us=at_us, edges_hours=model.settings.edges_hours, until_us=end_us)
+        if len(found):
+            outcomes.append(found)
+            survival.append(model.forecast(known, at_us=at_us).survival[found.node])
+    if not outcomes:
+        return JointSurvival.independent(model.settings.edges_hours)
+    together = concatenate(outcomes)
+    return fit_joint(together, np.concatenate(survival), network_codes(history.network)[together.node])
 
 
 def fit_tables(history: SessionHistory, *, train: tuple[int, int], settings: ChurnSettings) -> ChurnForecaster:
@@ -95,78 +158,32 @@ def fit_tables(history: SessionHistory, *, train: tuple[int, int], settings: Chu
     )
 
 
-def training_rows(
-    history: SessionHistory,
-    window: tuple[int, int],
-    *,
-    population: PopulationRates,
-    settings: ChurnSettings,
-    seed: int,
-) -> TrainingRows:
-    """Rows of evenly spaced origins in the window, thinned at random to `maximum_rows`."""
-    start_us, end_us = window
-    known = history.before(end_us)
-    inputs, outcomes = [], []
-    for at_us in range(start_us, end_us, round(settings.origin_every_hours * HOUR_US)):
-        at = outcomes_at(known, at_us=at_us, edges_hours=settings.edges_hours, until_us=end_us)
-        if len(at):
-            features = node_features(known, at_us=at_us, population=population, settings=settings)
-            inputs.append(features.inputs[at.node].astype(np.float32))
-            outcomes.append(at)
-    if not outcomes:
-        raise ValueError(f"No node was up in the window [{start_us}, {end_us}); choose a window inside the history.")
-    together = concatenate(outcomes)
-    kept = _thinned(together, settings.maximum_rows, seed)
-    return TrainingRows(
-        np.concatenate(inputs)[kept].astype(np.float64),
-        history.device_class[together.node[kept]],
-        together.take(kept),
-    )
-
-
-def _thinned(outcomes: Outcomes, maximum: int, seed: int) -> Int64:
-    informative = np.flatnonzero((outcomes.low > 0) | (outcomes.high > 0))
-    if len(informative) <= maximum:
-        return informative
-    return np.sort(np.random.default_rng(seed).choice(informative, maximum, replace=False))
-
-
-def _fit_learned(
-    rows: TrainingRows, chosen_on: TrainingRows, *, settings: ChurnSettings, seed: int
+def _fit_head(
+    rows: TrainingRows | None, chosen_on: TrainingRows | None, *, settings: ChurnSettings, seed: int
 ) -> tuple[LearnedHazard | None, list[dict[str, float]]]:
+    """Networks and boosting of one head, blended; none where a window saw too few events."""
+    if rows is None or chosen_on is None or min(rows.events, chosen_on.events) < _LEAST_EVENTS:
+        return None, []
     scale = InputScale.fit(rows.inputs, rows.device_class)
     base = base_hazards(rows.outcomes)
     ensemble, log = _fit_networks(rows, chosen_on, scale=scale, base=base, settings=settings, seed=seed)
     boosting = None
     if settings.boosting_iterations:
-        boosting = fit_boosting(
-            scale.apply(rows.inputs, rows.device_class).astype(np.float64),
-            rows.outcomes,
-            base_hazard=base,
-            iterations=settings.boosting_iterations,
-            seed=seed,
-        )
+        inputs, held_out = (scale.apply(r.inputs, r.device_class).astype(np.float64) for r in (rows, chosen_on))
+        boosting = fit_boosting(inputs, rows.outcomes, base_hazard=base, settings=settings, seed=seed)
+        boosting = boosting.best_on(held_out, chosen_on.outcomes)
     if ensemble is None and boosting is None:
         return None, log
-    blended = _blend(LearnedHazard(scale, ensemble, boosting), chosen_on)
-    calibration = _calibrate(blended, chosen_on, base=base, strength=settings.calibration_strength)
-    return LearnedHazard(scale, blended.ensemble, blended.boosting, blended.network_weight, calibration), log
+    return _blend(LearnedHazard(scale, ensemble, boosting), chosen_on), log
 
 
 def _blend(learned: LearnedHazard, rows: TrainingRows) -> LearnedHazard:
-    """The weight of the networks with the best validation likelihood; a part without weight is dropped."""
+    """The weight of the networks with the best validation likelihood."""
     if learned.ensemble is None or learned.boosting is None:
-        return learned
-    ensemble = LearnedHazard(learned.scale, learned.ensemble, None).raw_logits(rows.inputs, rows.device_class)
-    boosting = LearnedHazard(learned.scale, None, learned.boosting, 0.0).raw_logits(rows.inputs, rows.device_class)
-    scores = [_mean_likelihood(w * ensemble + (1.0 - w) * boosting, rows.outcomes) for w in _BLEND_WEIGHTS]
-    weight = _BLEND_WEIGHTS[int(np.argmax(scores))]
-    return LearnedHazard(
-        learned.scale,
-        learned.ensemble if weight > 0.0 else None,
-        learned.boosting if weight < 1.0 else None,
-        weight,
-    )
+        return replace(learned, network_weight=float(learned.ensemble is not None))
+    network, trees = (learned.blended(w).logits(rows.inputs, rows.device_class) for w in (1.0, 0.0))
+    scores = [_mean_likelihood(w * network + (1.0 - w) * trees, rows.outcomes) for w in _BLEND_WEIGHTS]
+    return replace(learned, network_weight=_BLEND_WEIGHTS[int(np.argmax(scores))])
 
 
 def _mean_likelihood(logits: Float64, outcomes: Outcomes) -> float:
@@ -174,21 +191,13 @@ def _mean_likelihood(logits: Float64, outcomes: Outcomes) -> float:
     return float(log_likelihood(survival, outcomes.low, outcomes.high).mean())
 
 
-def _calibrate(
-    learned: LearnedHazard, rows: TrainingRows, *, base: Float64, strength: float
-) -> dict[str, LogitCalibration]:
-    """Shift and slope of the hazard logits: first of the fleet, then of each class about the fleet's."""
-    bins = person_bins(rows.outcomes, base)
-    hazard = expit(learned.raw_logits(rows.inputs, rows.device_class))[bins.row, bins.bin]
-    fleet = fit_logit_calibration(hazard, bins.gone, weight=bins.weight, prior_strength=strength)
-    found = {FLEET: fleet}
-    for name in learned.scale.classes:
-        mine = rows.device_class[bins.row] == name
-        if mine.any():
-            found[name] = fit_logit_calibration(
-                hazard[mine], bins.gone[mine], weight=bins.weight[mine], prior=fleet, prior_strength=strength
-            )
-    return found
+def _calibrations(
+    head: LearnedHazard | None, rows: TrainingRows | None, strength: float
+) -> dict[str, HazardCalibration]:
+    if head is None or rows is None:
+        return {}
+    logits = head.logits(rows.inputs, rows.device_class)
+    return fit_hazard_calibrations(logits, rows.outcomes, rows.device_class, strength=strength)
 
 
 def _fit_networks(
@@ -286,10 +295,6 @@ class HazardTraining(lightning.LightningModule):
             optimizer, max_lr=self.settings.learning_rate, total_steps=self.steps + 1
         )
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
-
-
-def _departures(rows: TrainingRows) -> int:
-    return int(np.sum(rows.outcomes.high > 0))
 
 
 def _check_windows(train: tuple[int, int], validation: tuple[int, int]) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from models.artefact import load_artefact, save_artefact
+from models.blocks import for_each_block
 from models.counters import CounterStore
-from models.demand.blocks import for_each_block
 from models.demand.cells import CellObserver, CellState
 from models.demand.features import base_feature_names, base_features
 from models.demand.law import CountLaw

@@ -81,9 +81,10 @@ def test_churn_rows__are_one_a_node_and_edge() -> None:
             up=np.array([True]),
             survival=np.array([[0.9, 0.8]]),
             availability=np.array([[0.95, 0.9]]),
+            returned=np.ones((1, 2)),
         )
     )
-    assert list(rows.columns) == ["node", "horizon_hours", "up", "survival", "availability"]
+    assert list(rows.columns) == ["node", "horizon_hours", "up", "survival", "availability", "returned"]
     assert rows["survival"].tolist() == [0.9, 0.8]
 
 

@@ -11,14 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.churn.baselines import ForecastsChurn, fit_baselines
 from models.churn.boosting import base_hazards, person_bins
-from models.churn.evaluation import concordance, evaluate
 from models.churn.features import feature_names, node_features
 from models.churn.forecaster import ChurnForecaster
 from models.churn.history import SessionHistory
 from models.churn.lifetable import Durations, fit_life_table
-from models.churn.markov import HourOfWeek, chain_availability, fit_hour_of_week, fit_population
+from models.churn.markov import chain_availability, fit_population
 from models.churn.outcomes import Outcomes
 from models.churn.settings import ChurnSettings
 from models.churn.training import fit_churn, fit_tables
@@ -164,23 +162,6 @@ def test_chain__availability_by_hand() -> None:
     np.testing.assert_allclose(found[:, 0], [0.75 + 0.25 * np.exp(-4), 0.75 * (1 - np.exp(-4))])
 
 
-def test_hour_of_week__integrates_around_the_week() -> None:
-    """Twice the hazard in Monday's first hour: from half past Sunday's last hour, one hour ahead is 0.5 + 0.5 · 2."""
-    multiplier = np.ones(168)
-    multiplier[0] = 2.0
-    # Day 4 after 1 January 1970, a Thursday, is a Monday.
-    at_us = 4 * DAY_US - HOUR_US // 2
-    found = HourOfWeek(multiplier).hazard(at_us, np.array([1.0, 168.0]))
-    np.testing.assert_allclose(found, [1.5, 169.0])
-
-
-def test_hour_of_week__mean_multiplier_is_one(history: SessionHistory) -> None:
-    """Sessions without any weekly rhythm must not be given one."""
-    found = fit_hour_of_week(history, start_us=0, end_us=DAYS * DAY_US)
-    assert found.multiplier.mean() == pytest.approx(1.0, abs=0.05)
-    assert found.multiplier.std() < 0.2
-
-
 def test_person_bins__spread_departures_keep_their_mass() -> None:
     """One departure between edges 0 and 2 at hazard ½ a bin: ⅔ in the first (½ of ¾), ⅓ in the second."""
     outcomes = Outcomes(
@@ -273,45 +254,6 @@ def test_save_and_load__same_answers(fitted: ChurnForecaster, history: SessionHi
     )
     with pytest.raises(ArtefactError):
         ChurnForecaster.load(tmp_path / "nothing")
-
-
-def test_evaluation__every_method_beside_every_other(fitted: ChurnForecaster, history: SessionHistory) -> None:
-    """Each method and stratum is one row; the class that differs is better told apart than by a constant hazard."""
-    methods: list[ForecastsChurn] = [
-        fitted,
-        *fit_baselines(history, train=TRAIN, validation=VALIDATION, settings=SMALL),
-    ]
-    rows = evaluate(
-        methods,
-        history,
-        start_us=9 * DAY_US,
-        end_us=11 * DAY_US,
-        every_hours=5.0,
-        trained_until_us=TRAIN[1],
-    )
-    table = {(r["model"], r["stratum"]): r for r in rows}
-    assert {m for m, _ in table} == {
-        "churn",
-        "constant_hazard",
-        "on_off_chain",
-        "hour_of_week",
-        "life_table",
-        "boosting",
-    }
-    assert {s for _, s in table} == {"all", "class:home", "class:phone"}
-    assert table["life_table", "all"]["nll"] < table["constant_hazard", "all"]["nll"]
-    assert table["life_table", "all"]["concordance"] > 0.6
-    assert table["constant_hazard", "all"]["concordance"] == pytest.approx(0.5)
-    assert table["churn", "all"]["nll_minus_reference"] == 0.0
-
-
-def test_concordance__by_hand() -> None:
-    """Three nodes: the first left by edge 1, the others stayed; one of them was called less safe than it: C = ½."""
-    outcomes = Outcomes(
-        np.zeros(3, int), np.arange(3), np.array([0, 1, 1]), np.array([1, 0, 0]), np.ones(3), np.array([1.0])
-    )
-    survival = np.array([[0.5], [0.9], [0.1]])
-    assert concordance(survival, outcomes, pairs=20_000) == pytest.approx(0.5, abs=0.02)
 
 
 @settings(max_examples=15, deadline=None)

@@ -97,7 +97,11 @@ def test_select__keeps_the_asked_order(three: SessionHistory) -> None:
 def test_bad_table__every_mistake_in_one_message() -> None:
     """Whoever repairs a table wants the whole list, with the values."""
     rows = sessions(
-        ("a", 0, 5, None, False), ("a", 4, 6, None, False), ("a", 9, 8, None, False), ("z", 0, 1, None, False)
+        ("a", 0, 5, None, False),
+        ("a", 4, 6, None, False),
+        ("a", 9, 8, None, False),
+        ("a", 20, 22, 21, False),
+        ("z", 0, 1, None, False),
     )
     with pytest.raises(TableError) as caught:
         SessionHistory.from_arrow(rows, nodes_table("a"))
@@ -105,6 +109,8 @@ def test_bad_table__every_mistake_in_one_message() -> None:
     assert "'z'" in text
     assert "1 sessions end before they start" in text
     assert "start before the previous one" in text
+    assert "by more than 5 minutes" in text
+    assert "1 sessions have end_upper before end" in text
 
 
 def test_bad_table__missing_columns_and_repeated_nodes() -> None:
@@ -156,3 +162,191 @@ def test_before__never_shows_anything_later(lengths: list[tuple[float, float, bo
     assert (known.end_us <= cutoff).all()
     assert (known.end_upper_us[~known.censored] < cutoff).all()
     assert (known.end_us >= known.start_us).all()
+
+
+MINUTE = 1 / 60
+
+
+def test_skew__overlap_of_minutes_ends_the_earlier_session() -> None:
+    """Two clocks: the end was written at 5:03 by one, the next start at 5:00 by the other. It left and came back at 5:00."""
+    rows = sessions(("a", 0, 5 + 3 * MINUTE, 5 + 4 * MINUTE, False), ("a", 5, 9, None, False))
+    history = SessionHistory.from_arrow(rows, nodes_table("a"))
+    assert history.end_us.tolist() == [5 * HOUR_US, 9 * HOUR_US]
+    assert history.end_upper_us.tolist() == [5 * HOUR_US, 9 * HOUR_US]
+    assert not history.censored.any()
+    assert history.repairs.clipped == 1
+
+
+@pytest.mark.parametrize(("minutes", "allowed"), [(5, True), (5.1, False)])
+def test_skew__five_minutes_are_the_limit(minutes: float, allowed: bool) -> None:
+    """More than five minutes is no matter of clocks: somebody merged two devices or wrote a session twice."""
+    rows = sessions(("a", 0, 5 + minutes * MINUTE, None, False), ("a", 5, 9, None, False))
+    if allowed:
+        assert SessionHistory.from_arrow(rows, nodes_table("a")).repairs.clipped == 1
+    else:
+        with pytest.raises(TableError, match="by more than 5 minutes"):
+            SessionHistory.from_arrow(rows, nodes_table("a"))
+
+
+def test_skew__a_departure_noticed_after_the_next_start() -> None:
+    """The watcher missed a node at 5:06, which had been back since 5:02: it left in (4:50, 5:02]."""
+    rows = sessions(("a", 0, 4 + 50 * MINUTE, 5.1, False), ("a", 5 + 2 * MINUTE, 9, None, False))
+    history = SessionHistory.from_arrow(rows, nodes_table("a"))
+    assert history.end_upper_us[0] == history.start_us[1]
+    assert history.repairs.clipped == 0  # nothing was wrong with it
+
+
+def test_skew__a_start_dated_after_the_cutoff_is_not_known() -> None:
+    """A device whose clock is two minutes ahead is not up for an observer whose cut-off its start lies behind."""
+    history = SessionHistory.from_arrow(sessions(("a", 5 + 2 * MINUTE, 9, None, False)), nodes_table("a"))
+    known = history.before(5 * HOUR_US)
+    assert len(known.start_us) == 0
+    assert known.up_at(5 * HOUR_US).tolist() == [False]
+
+
+def test_repeated_rows__count_once() -> None:
+    """A file read twice must not double a session; a row that differs is an overlap, and refused."""
+    row = ("a", 0.0, 5.0, 5.5, False)
+    history = SessionHistory.from_arrow(sessions(row, row, row), nodes_table("a"))
+    assert len(history.start_us) == 1
+    assert history.repairs.repeated == 2
+    with pytest.raises(TableError, match="start before the previous one"):
+        SessionHistory.from_arrow(sessions(row, ("a", 0, 5, 6, False)), nodes_table("a"))
+
+
+def test_unknown_class_and_network__are_words_of_their_own() -> None:
+    """A node without a class is 'unknown', not missing; what the fleet does then stands for it."""
+    nodes = pa.table({"source": ["a"], "device_class": pa.nulls(1, pa.string())})
+    assert SessionHistory.from_arrow(sessions(("a", 0, 1, None, False)), nodes).device_class.tolist() == ["unknown"]
+
+
+def lively(*extra: tuple[str, float, float, float | None, bool], hole: tuple[float, float] = (60.0, 72.0)) -> pa.Table:
+    """Five short sessions an hour on nodes n0-n19 for 100 h, none of which touches the hole, and further rows."""
+    rows = []
+    for k in range(500):
+        start, end = k / 5 + 0.01, k / 5 + 0.15
+        if end < hole[0] or start > hole[1]:
+            rows.append((f"n{k % 20}", start, end, None, False))
+    return sessions(
+        *rows, ("n0", hole[0] - 0.05, hole[0], None, False), ("n1", hole[1], hole[1] + 0.1, None, False), *extra
+    )
+
+
+LIVELY = [*(f"n{k}" for k in range(20)), "spans", "broken", "gone", "left"]
+AROUND: list[tuple[str, float, float, float | None, bool]] = [
+    ("spans", 50, 90, None, False),
+    ("broken", 50, 60, None, False),
+    ("broken", 72, 80, None, False),
+    ("gone", 50, 60, None, False),
+    ("gone", 78, 80, None, False),
+    ("left", 50, 57, 58, False),
+]
+
+
+@pytest.fixture(scope="module")
+def with_hole() -> SessionHistory:
+    """Nobody starts or ends in [60 h, 72 h). One node goes on, one is back at once, one only at 78 h, one left at 57 h."""
+    return SessionHistory.from_arrow(lively(*AROUND), nodes_table(*LIVELY))
+
+
+def row_of(history: SessionHistory, node: str, which: int = 0) -> int:
+    return int(history.offsets[history.index_of([node])[0]]) + which
+
+
+def test_hole__is_found_where_the_fleet_falls_silent(with_hole: SessionHistory) -> None:
+    """Ten starts and ends an hour and then none for twelve hours: the last 50 instants took less than 6 h."""
+    assert [(h.start_us, h.end_us) for h in with_hole.holes] == [(60 * HOUR_US, 72 * HOUR_US)]
+    assert with_hole.holes[0].known_us < 66 * HOUR_US
+    quiet = SessionHistory.from_arrow(
+        sessions(("a", 0, 1, None, False), ("a", 500, 501, None, False)), nodes_table("a")
+    )
+    assert quiet.holes == ()  # a node that is never there proves nothing
+
+
+def test_hole__breaks_sessions_without_departures(with_hole: SessionHistory) -> None:
+    """Last seen as the hole begins: back at its end means lost from sight; back later means gone somewhere in it."""
+    broken, gone, left = (row_of(with_hole, node) for node in ("broken", "gone", "left"))
+    assert with_hole.censored[[broken, gone, left]].tolist() == [True, False, False]
+    assert (with_hole.end_us[gone], with_hole.end_upper_us[gone]) == (60 * HOUR_US, 72 * HOUR_US)
+    assert (with_hole.end_us[left], with_hole.end_upper_us[left]) == (57 * HOUR_US, 58 * HOUR_US)
+    assert with_hole.repairs.broken >= 1
+
+
+def test_hole__in_it_only_who_goes_on_is_known(with_hole: SessionHistory) -> None:
+    """At 70 h a session that ends at 90 h proves its node up; nothing proves anything of the others, the absent included."""
+    at = 70 * HOUR_US
+    known = with_hole.known_at(at)
+    assert with_hole.nodes[known].tolist() == ["spans"]
+    assert with_hole.up_at(at)[known].all()
+    assert with_hole.in_hole(at)
+    assert not with_hole.in_hole(72 * HOUR_US)
+
+
+def test_hole__an_origin_in_it_knows_nothing(with_hole: SessionHistory) -> None:
+    """Once the silence is incredible, nobody looks up any more and nobody counts as known; before, they still look up."""
+    late, early = 70 * HOUR_US, 61 * HOUR_US
+    view = with_hole.before(late)
+    assert not view.up_at(late).any()
+    assert not view.known_at(late).any()
+    assert with_hole.before(early).up_at(early)[with_hole.index_of(["spans"])].all()
+    assert with_hole.before(early).holes == ()
+    after = with_hole.before(75 * HOUR_US)
+    assert after.up_at(75 * HOUR_US)[with_hole.index_of(["spans"])].all()
+
+
+def test_hole__a_record_cut_in_it_says_the_same(with_hole: SessionHistory) -> None:
+    """Reading the log up to 70 h, when everybody open is taken for up, gives what cutting the whole history there gives."""
+    rows = [row for row in AROUND if row[1] < 70]
+    cut = [(n, a, 70.0, None, True) if b > 70 else (n, a, b, u, c) for n, a, b, u, c in rows]
+    table = lively(*cut)
+    hours = np.asarray(table["start"].cast(pa.int64())) / HOUR_US
+    live = SessionHistory.from_arrow(table.filter(pa.array(hours < 70)), nodes_table(*LIVELY))
+    view = with_hole.before(70 * HOUR_US)
+    assert live.holes[0].start_us == view.holes[0].start_us
+    at = 70 * HOUR_US
+    np.testing.assert_array_equal(live.before(at).up_at(at), view.up_at(at))
+    np.testing.assert_array_equal(live.before(at).known_at(at), view.known_at(at))
+
+
+def test_hole__ends_the_watch_where_it_breaks_sessions(with_hole: SessionHistory) -> None:
+    """From 55 h everybody is followed for 5 h only: counting those who left longer, not those who stayed, would lie."""
+    assert set(with_hole.watched_until_us(55 * HOUR_US)) == {60 * HOUR_US}
+    assert with_hole.watched_until_us(73 * HOUR_US).min() > 100 * HOUR_US
+
+
+def test_hole__may_be_listed() -> None:
+    """Who knows when the watcher was off says so; none is looked for then, and a listed one is known from its start."""
+    rows = sessions(("a", 0, 5, None, False), ("a", 8, 9, None, False), ("b", 0, 20, None, False))
+    listed = SessionHistory.from_arrow(rows, nodes_table("a", "b"), holes=[(5 * HOUR_US, 8 * HOUR_US)])
+    assert listed.censored.tolist() == [True, False, False]
+    assert listed.known_at(6 * HOUR_US).tolist() == [False, True]
+    assert not listed.before(6 * HOUR_US).up_at(6 * HOUR_US).any()
+    assert SessionHistory.from_arrow(lively(), nodes_table(*LIVELY), holes=()).holes == ()
+    with pytest.raises(ValueError, match="end after they start"):
+        SessionHistory.from_arrow(rows, nodes_table("a", "b"), holes=[(8, 5)])
+
+
+def test_hole__a_nightly_lull_is_none() -> None:
+    """Ten instants an hour by day and none from 0:00 to 6:00, every night: yesterday explains tonight, the first 50 not."""
+    rows = [
+        ("a", 24 * day + 6 + k / 10, 24 * day + 6 + k / 10 + 0.05, None, False) for day in range(5) for k in range(178)
+    ]
+    history = SessionHistory.from_arrow(sessions(*rows), nodes_table("a"))
+    assert not [hole for hole in history.holes if hole.start_us > 40 * HOUR_US]
+
+
+def test_one_node__with_ten_thousand_sessions_stays_finite() -> None:
+    """A device that flickers every six minutes for 1,000 h gives inputs of the same size as any other."""
+    from models.churn.features import node_features
+    from models.churn.markov import fit_population
+    from models.churn.settings import ChurnSettings
+
+    rows = [("a", k / 10, k / 10 + 0.05, None, False) for k in range(10_000)]
+    history = SessionHistory.from_arrow(sessions(*rows, ("b", 0, 1, None, False)), nodes_table("a", "b"), holes=())
+    settings = ChurnSettings()
+    population = fit_population(
+        history, start_us=0, end_us=1000 * HOUR_US, pseudo_departures=settings.pseudo_departures
+    )
+    inputs = node_features(history, at_us=1000 * HOUR_US, population=population, settings=settings).inputs
+    assert np.isfinite(inputs).all()
+    assert np.abs(inputs).max() < 30.0

@@ -12,10 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models import blocks
+from models.blocks import for_each_block
 from models.cell_reader import StoredCells, active_rows
 from models.counters import CounterStore
-from models.demand import blocks
-from models.demand.blocks import for_each_block
 from models.demand.cells import CellObserver, CellState, demand_cells, observe
 from models.demand.features import base_feature_names
 from models.demand.forecaster import DemandForecaster

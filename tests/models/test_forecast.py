@@ -39,6 +39,7 @@ def churn_forecast(**changes: Any) -> ChurnForecast:
         "up": np.array([True, False]),
         "survival": np.array([[0.5, 0.25], [0.0, 0.0]]),
         "availability": np.array([[0.6, 0.5], [0.1, 0.2]]),
+        "returned": np.array([[1.0, 1.0], [0.1, 0.3]]),
     }
     return ChurnForecast(**(fields | changes))
 

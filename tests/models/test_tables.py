@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -153,6 +154,43 @@ def test_validate__overlapping_sessions_of_one_node_are_set_aside() -> None:
     result = validate("availability", _availability(rows))
     assert result.quarantine["row"].to_pylist() == [1]
     assert "overlap" in result.quarantine["reason"][0].as_py()
+
+
+def test_validate__overlap_of_minutes_is_a_matter_of_clocks() -> None:
+    """Clocks differ by up to five minutes: a start at 3:55 before an end at 4:00 passes, one a microsecond earlier not."""
+    table = _availability([("a", 0, 4), ("a", 4, 5), ("b", 0, 4), ("b", 4, 5)])
+    late = pa.array([0, 5 * 60 * 10**6, 0, 5 * 60 * 10**6 + 1], pa.duration("us"))
+    earlier = pc.subtract(table["start"], late)
+    result = validate("availability", table.set_column(table.column_names.index("start"), "start", earlier))
+    assert result.quarantine["row"].to_pylist() == [3]
+    assert result.quarantine["reason"][0].as_py().endswith("by more than 5 minutes")
+
+
+def test_validate__a_repeated_session_keeps_the_first() -> None:
+    """A file read twice says the same session twice, however short it is."""
+    table = _availability([("a", 0, 4), ("a", 0, 4), ("a", 5, 5), ("a", 5, 5)])
+    result = validate("availability", table)
+    assert result.quarantine["row"].to_pylist() == [1, 3]
+    assert result.quarantine["reason"][0].as_py() == "node must be the only row with its node and start"
+
+
+def test_validate__sessions_and_heartbeats_of_unknown_nodes_are_set_aside() -> None:
+    """Where the nodes are known, a session of nobody is a mistake of that row and not of the table."""
+    context = ValidationContext(nodes={"a"})
+    result = validate("availability", _availability([("a", 0, 3), ("z", 0, 3)]), context=context)
+    assert result.quarantine["reason"].to_pylist() == ["node is not in the table 'nodes'"]
+    beats = pa.table({"ts": pa.array([0, 0], INSTANT), "node": ["a", "z"]})
+    validated = validate("telemetry", beats, context=context)
+    assert validated.quarantine["row"].to_pylist() == [1]
+    assert validated.table["leaves_at"].null_count == 1  # a device that announces nothing plans no leave
+
+
+def test_validate__instants_without_a_zone_are_refused() -> None:
+    """Nobody knows which hours a session without a zone means: it is refused, not guessed."""
+    table = _availability([("a", 0, 3)])
+    naive = table.set_column(1, "start", table["start"].cast(pa.timestamp("us")))
+    with pytest.raises(TableError, match="zone"):
+        validate("availability", naive)
 
 
 def test_validate__end_before_start_is_set_aside_and_accuses_no_other_row() -> None:

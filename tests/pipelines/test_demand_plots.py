@@ -12,13 +12,13 @@ from models.demand.prior import DemandPrior, prior_column_names
 from models.demand.track import DemandTrack, SeriesTrack
 from models.events import DAY_US, Float64
 from pipelines.demand_plots import (
-    Pictures,
     demand_pictures,
     errors_picture,
     forecast_picture,
     laws_picture,
     prior_picture,
 )
+from pipelines.pictures import Pictures
 
 SVG = "{http://www.w3.org/2000/svg}"
 START_US = 20_000 * DAY_US

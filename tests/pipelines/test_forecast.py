@@ -10,11 +10,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from models.churn.recalibrated import composed
+from models.churn.recalibration import HazardCalibration
 from models.counters import CounterStore
 from models.events import DAY_US
 from models.snapshot import load_counters
+from pipelines.config import DataSource
 from pipelines.errors import Degraded, InputError, PipelineError, TryLater
 from pipelines.forecast import forecast_step, forecasts_at, latest_forecasts
+from pipelines.inputs import Inputs
 from pipelines.jobs import iso, only_one, read_manifest
 from pipelines.place import place_step
 from pipelines.review import LOADERS
@@ -68,6 +72,21 @@ def test_forecast__checksums_match_and_the_tables_come_back(operated_home: TinyH
     node = raw[raw["node"] == churn.nodes[7]]
     assert np.array_equal(node["survival"], churn.survival[7])
     assert np.array_equal(node["availability"], churn.availability[7])
+
+
+def test_forecast__says_which_calibration_was_applied(operated_home: TinyHome) -> None:
+    """The manifest holds what was fitted at the last midnight; the forecast is the champion's under it."""
+    value = forecast(operated_home)
+    told = value["recalibration"]
+    assert told["at_us"] == END_US
+    assert told["origins"] > 0
+    assert told["rows"] >= told["origins"]
+    assert set(told["drift"]) == {"observed", "expected", "ratio", "low", "high", "sentence"}
+    model = LOADERS["churn"](operated_home.home.local_model("premirror-churn") / "model")
+    history = Inputs.find(DataSource(tables="tiny"), operated_home.home).history(END_US)
+    found = {name: HazardCalibration.from_json(c) for name, c in told["calibration"].items()}
+    said = model.calibrated(composed(found, model.calibration)).forecast(history, at_us=END_US)
+    assert np.allclose(latest_forecasts(operated_home.home).churn().survival, said.survival)
 
 
 def test_forecast__an_older_window_does_not_become_the_newest(operated_home: TinyHome) -> None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from models.churn.history import SessionHistory
 from models.tables import INSTANT, SCHEMAS
 from pipelines import ingest as ingest_module
 from pipelines import store
@@ -22,6 +23,7 @@ from pipelines.formats.settings import InputSettings
 from pipelines.ingest import IngestReport, IngestSettings, ingest
 from pipelines.pseudonyms import pseudonym
 from pipelines.runner import PoolRunner
+from tests.pipelines.test_inputs import instants
 from tests.pipelines.test_store import MIDNIGHT, files_under, requests
 
 KEY = b"a key for the tests only"
@@ -148,6 +150,32 @@ def test_ingest__unknown_locations_are_set_aside(tmp_path: Path) -> None:
         tmp_path, parquet_input(tmp_path, table), tables={"locations": str(tmp_path / "places.csv")}, max_bad_share=0.4
     )
     assert report.reasons == {"location is not in the table 'locations'": 1}
+
+
+def test_ingest__sessions_that_cannot_be_are_set_aside_with_their_reasons(tmp_path: Path) -> None:
+    """One bad session of a device must not stop the fleet's log: each kind is listed, and the history can be built."""
+    hours = [(0, 4, 5), (4 - 1 / 60, 6, 7), (5, 8, 9), (10, 9, 9), (12, 14, 13), (0, 4, 5), (1, 2, 2)]
+    start, end, upper = (instants(list(column)) for column in zip(*hours, strict=True))
+    ids = ["n1"] * 6 + ["nobody"]
+    table = pa.table({"node": ids, "start": start, "end": end, "end_upper": upper, "censored": [False] * 7})
+    nodes = {name: [1.0] for name in ("lat", "lon", "uplink_bps", "downlink_bps")}
+    text = {"source": ["n1"], "location": ["x"], "network": ["as1"], "device_class": ["fridge"]}
+    pq.write_table(table, tmp_path / "availability.parquet")
+    pq.write_table(pa.table({**text, **nodes, "storage_bytes": [1]}), tmp_path / "nodes.parquet")
+    paths = {name: str(tmp_path / f"{name}.parquet") for name in ("availability", "nodes")}
+    report = run(tmp_path, log_input(tmp_path, log_lines(3)), tables=paths, max_bad_share=0.8)
+    assert report.tables["availability"] == 2  # [0, 4) and, by another clock, [3:59, 6)
+    assert report.reasons == {
+        "node must not overlap an earlier row of the same node by more than 5 minutes": 1,
+        "start must not have end before start": 1,
+        "end must not have end_upper before end": 1,
+        "node must be the only row with its node and start": 1,
+        "node is not in the table 'nodes'": 1,
+    }
+    folder = tmp_path / "tables"
+    history = SessionHistory.from_arrow(store.read_availability(folder), store.read_nodes(folder))
+    assert history.repairs.clipped == 1
+    assert history.device_class.tolist() == ["fridge"]
 
 
 def test_ingest__a_world_passes_through_with_its_facts(tmp_path: Path) -> None:

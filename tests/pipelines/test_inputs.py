@@ -207,3 +207,27 @@ def test_features__that_make_no_sense_are_refused(tiny_world: TinyHome, kind: st
         load(kind, tiny_world.config_file(kind), [assignment])
     run = load("next-content", tiny_world.config_file("next-content"), ["data.features=[os]"])
     assert run.data.features == ("os",)
+
+
+def test_history__reads_telemetry_where_there_is_some(tables: Path) -> None:
+    """Heartbeats before the cut come with the sessions; a home without the table has none."""
+    availability = {
+        "node": ["n1", "n2"],
+        "start": instants([0, 3 - 1 / 60]),
+        "end": instants([9, 9]),
+        "end_upper": instants([None, None]),
+        "censored": [True, True],
+    }
+    # n2's first session begins, by its own clock, a minute before the node is known.
+    nodes = {"source": ["n1", "n2"], "available_at": instants([0, 3])}
+    telemetry = {"ts": instants([1, 2, 4]), "node": ["n1", "n2", "n1"], "battery": [0.1, 0.2, 0.3]}
+    store.write_parquet(tables / "availability.parquet", pa.table(availability))
+    store.write_parquet(tables / "nodes.parquet", pa.table(nodes))
+    assert find(tables).history(MIDNIGHT_US + 5 * HOUR_US).telemetry is None
+    store.write_parquet(tables / "telemetry.parquet", pa.table(telemetry))
+    early, late = (find(tables).history(MIDNIGHT_US + h * HOUR_US) for h in (3, 5))
+    assert early.nodes.tolist() == ["n1"]
+    assert early.telemetry is not None
+    assert early.telemetry.ts_us.tolist() == [MIDNIGHT_US + HOUR_US]
+    assert late.telemetry is not None
+    assert (late.telemetry.stops - late.telemetry.starts).tolist() == [2, 1]

@@ -101,6 +101,7 @@ def _churn(up: list[bool], survival: list[list[float]], availability: list[list[
         up=np.array(up),
         survival=np.array(survival),
         availability=np.array(availability),
+        returned=np.where(np.array(up)[:, None], 1.0, np.array(availability)),
     )
 
 

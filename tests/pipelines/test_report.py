@@ -34,6 +34,7 @@ from pipelines.report_data import (
     Role,
     Verdict,
 )
+from tests.pipelines.followed_churn import TRACK
 
 HOSTILE = '<script>alert("x")</script>'
 START_US = 20_000 * DAY_US
@@ -99,7 +100,7 @@ def full(hours: int = 48) -> ReportData:
         ),
         pops=(MapPop(HOSTILE, 50.1, 8.7),),
         forecasts=(panel("All places", None, hours), panel(HOSTILE, 20), panel("cell in Hamlet", 19)),
-        churn_reliability=(ReliabilityPoint(0.1, 0.2, 30),),
+        devices=TRACK,
         quantile_reliability=(ReliabilityPoint(0.9, 0.8, 30),),
         model_tables=(
             ModelTable(
@@ -249,6 +250,16 @@ def test_render__empty_sections_say_why() -> None:
 def test_render__coverage_is_counted_from_the_outcomes() -> None:
     """48 hours with every fifth outside: 10 of 48 = 21 %."""
     assert "All places: 21 % outside the 80 % interval, 20 % expected (10 of 48)." in Page(render(full())).text
+
+
+def test_render__devices_stand_beside_what_they_were_forecast_to_do() -> None:
+    """The sentence, the table and the reliability speak of the same edge: 62 % were to stay 4 h and 60 % did."""
+    text = Page(render(full())).text
+    assert "Of nodes that were up, 62 % were expected to stay 4 h and 60 % [57, 63] did." in text
+    assert "Of nodes forecast to stay 4 h with 80 %, 78 % [75, 81] did." in text
+    assert "phone 40 1,200 62 % 60 % [57, 63] 0.021 0.85" in text
+    without = Page(render(dataclasses.replace(full(), devices=None))).text
+    assert "No device was up, so no forecast of one was compared." in without
 
 
 def test_render__unknown_outcomes_are_not_misses() -> None:

@@ -12,10 +12,10 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from models.registry import DESCRIPTION_LIMIT, Registry
-from pipelines.demand_plots import Picture, Pictures
 from pipelines.errors import GateRefused, PipelineError
 from pipelines.evaluate import Evaluation
 from pipelines.gate import Verdict
+from pipelines.pictures import Picture, Pictures
 from pipelines.review import history_step, promote_step, review_step, rollback_step
 from pipelines.review_page import Reviewed, description, losses
 from pipelines.train import train_step
@@ -155,6 +155,32 @@ def test_review__of_demand_shows_what_was_forecast(demand_reviewed: DemandReview
     description = found.version("demand", "1").description
     assert len(description) <= DESCRIPTION_LIMIT
     for name in ("forecast", "errors"):
+        assert f"get-artifact?path=plots/{name}.svg&run_uuid={run_id}" in description
+    assert f"runs/{run_id}/artifacts/report.html" in description
+
+
+def test_review__of_churn_shows_who_stayed(tiny_home: TinyHome, tmp_path: Path) -> None:
+    """Seven pictures or six, each alone and on the page, which says what the sessions are; figures shown twice agree."""
+    tiny = copied(tiny_home, tmp_path / "home")
+    value, _ = review_step("churn", tiny.config("churn", *LENIENT), tiny.home, QUIET)
+    found, run_id = registry(tiny), value["review_run"]
+    names = {f.path for f in found.client.list_artifacts(run_id, "plots")} - {"plots/joint.svg"}
+    drawn = ("review_card", "survival", "separation", "reliability", "calibration", "returns", "days")
+    assert names == {f"plots/{name}.svg" for name in drawn}
+    for name in sorted(names):
+        svg = found.read_text(run_id, name)
+        assert ET.fromstring(svg).get("aria-label")
+        assert not re.search(r"\bnan\b|href=|url\(|var\(", svg)
+    page = found.read_text(run_id, "report.html")
+    assert "Sessions: modelled (node, start, end" in page
+    assert "No public data set holds telemetry" in page
+    told = {row["stratum"]: row for row in value["rows"] if row["model"] == "candidate"}
+    for name in ("home", "phone"):
+        row = told[f"class:{name}"]
+        assert f"{name}: ECE {row['ece']:.3f}, slope {row['calibration_slope']:.2f}," in page
+    description = found.version("churn", "1").description
+    assert len(description) <= DESCRIPTION_LIMIT
+    for name in ("survival", "calibration"):
         assert f"get-artifact?path=plots/{name}.svg&run_uuid={run_id}" in description
     assert f"runs/{run_id}/artifacts/report.html" in description
 

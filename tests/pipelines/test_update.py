@@ -1,4 +1,4 @@
-"""`premirror update demand`: from the champion to a candidate that says where it comes from."""
+"""`premirror update`: from the champion to a candidate that says where it comes from."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models.churn.forecaster import ChurnForecaster
+from models.churn.recalibrated import composed
+from models.churn.updating import UpdatedChurn, update_churn
 from models.counters import CounterStore
 from models.demand.forecaster import DemandForecaster
 from models.demand.updating import UpdatedDemand, update_demand
@@ -29,6 +32,11 @@ SHORT = ("update.days=4", "update.validation_days=1")
 def update(tiny: TinyHome, *assignments: str, at: str = "", version: str = "champion") -> dict[str, Any]:
     run = tiny.config("demand", *SHORT, *assignments)
     return update_step("demand", run, tiny.home, QUIET, at=at, version=version)[0]
+
+
+def update_churn_step(tiny: TinyHome, *assignments: str, at: str = "") -> dict[str, Any]:
+    run = tiny.config("churn", *assignments)
+    return update_step("churn", run, tiny.home, QUIET, at=at, version="champion")[0]
 
 
 def registry(tiny: TinyHome) -> Registry:
@@ -100,10 +108,49 @@ def test_update__refusals_are_sentences(operated_home: TinyHome, tiny_world: Tin
     """Too few days, a model that is not updated like this, a version that does not exist."""
     with pytest.raises(InputError, match="An update needs 30 h of rows before 1 days of validation"):
         update(operated_home, at=iso(END_US - 4 * DAY_US))
-    with pytest.raises(PipelineError, match="Only the demand model is updated by itself, not premirror-churn"):
-        update_step("churn", operated_home.config("churn"), operated_home.home, QUIET, at="", version="champion")
+    run = operated_home.config("next-content")
+    with pytest.raises(
+        PipelineError, match="Only demand and churn models are updated by themselves, not premirror-next"
+    ):
+        update_step("next-content", run, operated_home.home, QUIET, at="", version="champion")
     with pytest.raises(UnknownVersion, match="has no version 9"):
         update(operated_home, version="9")
+
+
+def test_update__churn_registers_a_calibrated_candidate(
+    operated_home: TinyHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version 2 is the champion with another calibration, says so, and comes with its sessions."""
+    found: list[UpdatedChurn] = []
+
+    def forced(*args: Any, **options: Any) -> UpdatedChurn:
+        made = update_churn(*args, **options)
+        model = args[1].calibrated(composed(made.recalibration.calibration, args[1].calibration))
+        found.append(replace(made, model=model, kept="calibration"))
+        return found[-1]
+
+    monkeypatch.setattr("pipelines.update.update_churn", forced)
+    told = update_churn_step(operated_home, at=iso(END_US))
+    assert (told["changed"], told["updated_from"], told["version"], told["kept"]) == (True, "1", "2", "calibration")
+    assert set(told["losses"]) == {"model in use", "calibration", "tables and calibration"}
+    kept = registry(operated_home)
+    assert kept.aliases("churn") == {"candidate": "2", "champion": "1"}
+    run = kept.client.get_run(kept.version("churn", "2").run_id)
+    assert run.data.params["read.validation"] == "2026-03-06T00:00Z/2026-03-08T00:00Z"
+    assert run.data.metrics["validation.model_in_use"] == pytest.approx(told["losses"]["model in use"], abs=1e-4)
+    folder = operated_home.home.root / "fetched"
+    kept.download("churn", "2", folder)
+    assert ChurnForecaster.load(folder / "model").calibration == found[0].model.calibration
+    assert (folder / "sessions").is_dir()
+
+
+def test_update__churn_where_nothing_is_better_registers_nothing(operated_home: TinyHome) -> None:
+    """No choice gains a whole nat a row, so the model in use stays; the last whole hour is the default instant."""
+    told = update_churn_step(operated_home, "update.least_gain=1.0")
+    assert (told["changed"], told["kept"], told["version"]) == (False, "model in use", "1")
+    assert told["at"].startswith("2026-03-0")
+    assert told["recalibration"]["origins"] > 0
+    assert registry(operated_home).aliases("churn") == {"candidate": "1", "champion": "1"}
 
 
 def test_cli__update(operated_home: TinyHome, capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,7 +80,7 @@ def test_openapi__documents_every_route(client: httpx.Client) -> None:
     """The document lists the routes, the problem shape and both forms of the batch."""
     paths = client.get("/openapi.json").json()["paths"]
     assert set(paths) == {
-        "/v1/demand", "/v1/next-content", "/v1/next-content:by-location", "/v1/churn", "/v1/route",
+        "/v1/demand", "/v1/next-content", "/v1/next-content:by-location", "/v1/churn", "/v1/churn:joint", "/v1/route",
         "/v1/routes:score", "/v1/plan", "/healthz", "/readyz", "/metrics",
     }  # fmt: skip
     score = paths["/v1/routes:score"]["post"]
