@@ -29,9 +29,11 @@ from benchmarks.survival_peers import NAMES as SURVIVAL_PEERS
 from benchmarks.survival_peers import fit_survival_peers
 from models.churn.baselines import MARKOV_PEERS, ForecastsChurn, fit_peers
 from models.churn.evaluation import ScoredRows, pool, score_rows
+from models.churn.features import NodeFeatures, node_features
+from models.churn.forecaster import ChurnForecaster
 from models.churn.history import Objects, SessionHistory
 from models.churn.recalibrated import RecalibratedForecaster
-from models.churn.training import fit_parts
+from models.churn.training import fit_seeds
 from models.events import Float64
 from models.forecast import ChurnForecast
 
@@ -42,8 +44,23 @@ PREDICTORS = ("sat_count", "twiddled_history")
 METHODS = (*LEARNED, RECALIBRATED, *MARKOV_PEERS, *PREDICTORS, *SURVIVAL_PEERS)
 WORLDS: dict[str, Callable[[argparse.Namespace], ChurnWorld]] = {
     "relays": lambda options: relays_world(options.stage, every_hours=options.every_hours or 31.0),
-    "phones": lambda options: phones_world(every_hours=options.every_hours or 0.7),
+    "phones": lambda options: phones_world(every_hours=options.every_hours or 1.1),
 }
+
+
+class Statistics:
+    """Statistics of the nodes at the last instant asked for: all trainings of a split read the same."""
+
+    def __init__(self) -> None:
+        self._key: tuple[object, ...] = ()
+        self._found: NodeFeatures | None = None
+
+    def of(self, model: ChurnForecaster, history: SessionHistory, at_us: int) -> NodeFeatures:
+        key = (id(history), at_us, id(model.population))
+        if self._found is None or self._key != key:
+            self._found = node_features(history, at_us=at_us, population=model.population, settings=model.settings)
+            self._key = key
+        return self._found
 
 
 @dataclass
@@ -51,6 +68,7 @@ class Timed:
     """A method, and the CPU seconds that its forecasts have taken."""
 
     method: ForecastsChurn
+    statistics: Statistics
     seconds: float = 0.0
 
     @property
@@ -65,7 +83,11 @@ class Timed:
         self, history: SessionHistory, *, at_us: int, nodes: Sequence[str] | Objects | None = None
     ) -> ChurnForecast:
         started = time.process_time()
-        forecast = self.method.forecast(history, at_us=at_us, nodes=nodes)
+        if isinstance(self.method, ChurnForecaster) and nodes is None:
+            features = self.statistics.of(self.method, history, at_us)
+            forecast = self.method.forecast_from(features, history, np.arange(len(history)), at_us=at_us)
+        else:
+            forecast = self.method.forecast(history, at_us=at_us, nodes=nodes)
         self.seconds += time.process_time() - started
         return forecast
 
@@ -86,7 +108,8 @@ def run(options: argparse.Namespace) -> tuple[ChurnWorld, ScoredRows, Costs]:
     world, costs = WORLDS[options.world](options), Costs()
     parts = []
     for number, fold in enumerate(world.folds):
-        methods = [Timed(method) for method in fit_methods(world, fold, options, costs)]
+        statistics = Statistics()
+        methods = [Timed(method, statistics) for method in fit_methods(world, fold, options, costs)]
         scored = score_rows(
             methods, fold.tested, start_us=fold.test[0], end_us=fold.test[1], every_hours=world.every_hours
         )
@@ -102,13 +125,13 @@ def fit_methods(world: ChurnWorld, fold: Fold, options: argparse.Namespace, cost
     windows: dict[str, Any] = {"train": fold.train, "validation": fold.validation}
     found: list[ForecastsChurn] = []
     chosen = [name for name in LEARNED if name in options.methods]
-    for seed in range(options.seeds if chosen else 0):
+    if chosen:
         started = time.process_time()
-        parts = fit_parts(fold.trained, settings=world.settings, seed=seed, **windows)
+        trained = fit_seeds(fold.trained, settings=world.settings, seeds=range(options.seeds), **windows)
         costs.add("all learned", "training", time.process_time() - started)
-        found += [parts.model(name=name, network_weight=LEARNED[name]) for name in chosen]
-        if seed == 0 and OURS in chosen and RECALIBRATED in options.methods and world.trained_until_us is not None:
-            found.append(RecalibratedForecaster(parts.model(), name=RECALIBRATED))
+        found += [parts.model(name=name, network_weight=LEARNED[name]) for parts in trained for name in chosen]
+        if OURS in chosen and RECALIBRATED in options.methods and world.trained_until_us is not None:
+            found.append(RecalibratedForecaster(trained[0].model(), name=RECALIBRATED))
     started = time.process_time()
     peers = fit_peers(fold.trained, settings=world.settings, **windows)
     costs.add("all counted peers", "training", time.process_time() - started)

@@ -112,14 +112,16 @@ def train(
 def update(
     model: KindArgument,
     config: ConfigOption,
-    at: Annotated[str, typer.Option(help="Until when requests or sessions are read (ISO 8601 with zone); default: all.")] = "",
+    at: Annotated[
+        str, typer.Option(help="Until when requests or sessions are read (ISO 8601 with zone); default: all.")
+    ] = "",
     version: Annotated[str, typer.Option(help="Version number or alias to bring up to date.")] = "champion",
     overrides: SetOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Bring the champion up to date with the last days, in minutes (demand, churn); register it as the candidate."""
+    """Bring the demand or churn champion up to date with the last days; register the result as the candidate."""
     kind = _model_kind(model)
     settings = _load(kind, config, overrides)
     from pipelines.update import update_step

@@ -90,11 +90,12 @@ class ChurnForecaster:
             history, at_us=at_us, population=self.population, settings=self.settings, threads=threads
         )
         chosen = np.arange(len(history)) if nodes is None else history.index_of(nodes)
-        return self._forecast_from(features, history, chosen, at_us=at_us, threads=threads)
+        return self.forecast_from(features, history, chosen, at_us=at_us, threads=threads)
 
-    def _forecast_from(
-        self, features: NodeFeatures, history: SessionHistory, chosen: Int64, *, at_us: int, threads: int
+    def forecast_from(
+        self, features: NodeFeatures, history: SessionHistory, chosen: Int64, *, at_us: int, threads: int = 1
     ) -> ChurnForecast:
+        """The forecast of the `chosen` nodes from statistics of all nodes that are already computed."""
         up, shape = features.up[chosen], (len(chosen), len(self.settings.edges_hours))
         survival, returned, available = np.zeros(shape), np.ones(shape), np.zeros(shape)
 

@@ -9,6 +9,7 @@ visible in it: outcomes still open there are censored.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -111,20 +112,36 @@ def fit_parts(
     seed: int = 0,
 ) -> FittedParts:
     """What `fit_churn` puts together, for comparing the blend with its parts after one training."""
+    return fit_seeds(history, train=train, validation=validation, settings=settings, seeds=(seed,))[0]
+
+
+def fit_seeds(
+    history: SessionHistory,
+    *,
+    train: tuple[int, int],
+    validation: tuple[int, int],
+    settings: ChurnSettings | None = None,
+    seeds: Sequence[int],
+) -> list[FittedParts]:
+    """Trainings from several seeds on the same rows, which are drawn by the first."""
     settings = settings or ChurnSettings()
     _check_windows(train, validation)
     history = with_outages(history)
     table = fit_tables(history, train=train, settings=settings)
     rows, chosen_on = (
-        training_rows(history, window, population=table.population, settings=settings, seed=seed + i)
+        training_rows(history, window, population=table.population, settings=settings, seed=seeds[0] + i)
         for i, window in enumerate((train, validation))
     )
     if not rows.leaving:
         raise ValueError(f"No node was up in the window [{train[0]}, {train[1]}); choose a window inside the history.")
-    learned, log = _fit_head(rows.leaving, chosen_on.leaving, settings=settings, seed=seed)
+    return [_fit_parts(table, rows, chosen_on, seed=seed) for seed in seeds]
+
+
+def _fit_parts(table: ChurnForecaster, rows: WindowRows, chosen_on: WindowRows, *, seed: int) -> FittedParts:
+    learned, log = _fit_head(rows.leaving, chosen_on.leaving, settings=table.settings, seed=seed)
     returns = None
     if learned is not None:
-        returns, _ = _fit_head(rows.returning, chosen_on.returning, settings=settings, seed=seed + 1)
+        returns, _ = _fit_head(rows.returning, chosen_on.returning, settings=table.settings, seed=seed + 1)
     return FittedParts(table, learned, returns, chosen_on, log)
 
 
