@@ -128,7 +128,8 @@ class MaturedOrigins:
 def settled(known: SessionHistory, at_us: int, outages: OutageMask | None = None) -> tuple[SessionHistory, int]:
     """What is known at `at_us`, followed until the log is settled, and that instant.
 
-    A node seen after it was up at it. Departures in outages end the time at risk without counting.
+    A node seen after it was up at it. Departures in outages, those that the history marks unless a mask is given, end
+    the time at risk without counting.
     """
     left = ~known.censored
     width = known.end_upper_us[left] - known.end_us[left]
@@ -136,7 +137,8 @@ def settled(known: SessionHistory, at_us: int, outages: OutageMask | None = None
     until_us = at_us - lag
     cut = known.end_us >= until_us
     end = np.where(cut, np.minimum(known.end_us, np.maximum(until_us, known.start_us)), known.end_us)
-    excused = cut if outages is None else cut | (outages(known) & left)
+    in_outage = ~known.own_departure if outages is None else outages(known)
+    excused = cut | (in_outage & left)
     return (
         replace(
             known,

@@ -80,7 +80,8 @@ class RecalibratedForecaster:
     Attributes:
         base: the trained model.
         settings: how it is put right.
-        outages: which departures are an outage's and say nothing of the fleet's habits.
+        outages: which departures are an outage's and say nothing of the fleet's habits;
+            those that the history marks where absent.
         name: name in a comparison.
         origins: past logits, if they are shared with another forecaster of the same base and spacing.
     """
