@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 from scipy.special import log_expit
 
-from benchmarks.churn_worlds import instant_us, relay_history
+from benchmarks.churn_worlds import instant_us, relay_history, without_places
 from models.churn.drift import RegimeChange, departure_rate, intensified
 from models.churn.features import node_features
 from models.churn.forecaster import ChurnForecaster
 from models.churn.history import Objects, SessionHistory
 from models.churn.matured import MaturedOrigins
 from models.churn.operation import RecalibrationSettings
+from models.churn.outages import with_outages
 from models.churn.outcomes import Outcomes, concatenate, outcomes_at
 from models.churn.recalibrated import RecalibratedForecaster, composed
 from models.churn.recalibration import calibrated_logits
@@ -233,7 +234,7 @@ def _lines(daily: dict[str, dict[str, list[float]]], score: str, when: Windows) 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     final = arguments.stage == "final"
-    whole = relay_history(until_us=None if final else instant_us("2026-05-01"))
+    whole = without_places(relay_history(until_us=None if final else instant_us("2026-05-01")))
     history = sampled(whole, arguments.nodes, arguments.seed)
     settings = ChurnSettings(edges_hours=ALWAYS_ON_EDGES_HOURS)
     rows: list[dict[str, Any]] = []
@@ -247,7 +248,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             )
         started = time.process_time()
         change = None if name == "real" else regime_changes(history, when.change_us, arguments.seed)[name]
-        world = history if change is None else intensified(history, change, seed=arguments.seed)
+        world = with_outages(history if change is None else intensified(history, change, seed=arguments.seed))
         found = scored(trained[when.train], world, when.scored, every_hours=arguments.every_hours)
         rows += rows_of(name, found, when)
         told[name] = {
@@ -264,7 +265,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _ratio(history: SessionHistory, world: SessionHistory, when: Windows) -> float:
     """Departures per hour up after the change over those of the unchanged sessions; for the real one over before it."""
-    if world is history:
+    if len(world.start_us) == len(history.start_us):
         (n, hours), (m, before) = (
             departure_rate(history, start_us=a, end_us=b)
             for a, b in ((when.change_us, when.scored[1]), (when.train[0], when.change_us))

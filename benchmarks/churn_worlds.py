@@ -106,8 +106,7 @@ def relays_world(stage: Stage, *, every_hours: float = 31.0) -> ChurnWorld:
     """All relays, trained on what came first and tested on what came later."""
     train_us, choose_us, chosen_us, test_us, end_us = relay_windows(stage)
     history = relay_history(until_us=instant_us(_DEVELOPED_UNTIL) if stage == "development" else None)
-    # Places were looked up later, and mostly for relays that had stayed: they name strata, no model may see them.
-    seen = replace(history, location=np.full(len(history), UNKNOWN, dtype=object))
+    seen = without_places(history)
     third = (end_us - test_us) // 3
     return ChurnWorld(
         "relays",
@@ -128,6 +127,11 @@ def relays_world(stage: Stage, *, every_hours: float = 31.0) -> ChurnWorld:
         chosen_us,
         "relays run by volunteers, seen about hourly",
     )
+
+
+def without_places(history: SessionHistory) -> SessionHistory:
+    """What a model may see: places were looked up later, mostly for relays that had stayed, and name strata only."""
+    return replace(history, location=np.full(len(history), UNKNOWN, dtype=object))
 
 
 def relay_windows(stage: Stage) -> tuple[int, ...]:
