@@ -122,8 +122,9 @@ def fit_seeds(
     validation: tuple[int, int],
     settings: ChurnSettings | None = None,
     seeds: Sequence[int],
+    with_returns: bool = True,
 ) -> list[FittedParts]:
-    """Trainings from several seeds on the same rows, which are drawn by the first."""
+    """Trainings from several seeds on the same rows, which are drawn by the first; the head of returns can be left out."""
     settings = settings or ChurnSettings()
     _check_windows(train, validation)
     history = with_outages(history)
@@ -134,6 +135,8 @@ def fit_seeds(
     )
     if not rows.leaving:
         raise ValueError(f"No node was up in the window [{train[0]}, {train[1]}); choose a window inside the history.")
+    if not with_returns:
+        rows = replace(rows, returning=None)
     return [_fit_parts(table, rows, chosen_on, seed=seed) for seed in seeds]
 
 
