@@ -19,7 +19,7 @@ from tests.conftest import MODELS, TinyHome
 ANSWER_COLUMNS = {
     "demand": ["content", "location", "mean", "p10", "p50", "p90", "known", "horizon_hours"],
     "next-content": ["request", "rank", "content", "probability"],
-    "churn": ["node", "horizon_hours", "up", "survival", "availability"],
+    "churn": ["node", "horizon_hours", "up", "survival", "availability", "returned"],
 }
 
 
