@@ -1,6 +1,6 @@
 """Placement: seconds, gap and cost against keeping the current copies, over growing instances.
 
-    python -m benchmarks.placement [xs s m]
+    python -m benchmarks.placement [xs s m l]
 
 Prints one line for each size, with the machine it ran on. CPU seconds are those of this process.
 """
@@ -13,16 +13,9 @@ import time
 
 from placement.check import check
 from placement.greedy import place_greedily
-from placement.instances import InstanceSettings, random_instance
+from placement.instances import SIZES, InstanceSettings, random_instance
 from placement.problem import PlacementProblem
 from placement.solve import solve
-
-SIZES = {
-    "xs": InstanceSettings(segments=300, locations=10, nodes=40),
-    "s": InstanceSettings(segments=1_000, locations=20, nodes=100),
-    "m": InstanceSettings(segments=20_000, locations=50, nodes=1_000, pops=5, rows_per_segment=5.0),
-    "nodes": InstanceSettings(segments=25_000, locations=29, nodes=2_400, pops=6, rows_per_segment=4.0),
-}
 
 
 def main(names: list[str]) -> None:
