@@ -25,6 +25,7 @@ import numpy as np
 
 from models.churn.history import OPEN_US, UNKNOWN, Objects, SessionHistory
 from models.churn.outage_search import PRIOR_DEPARTURES, hours_with, search
+from models.churn.session_groups import Departures, SessionGroups
 from models.events import HOUR_US, Bool, Float64, Int64
 
 FLEET = -1
@@ -110,57 +111,23 @@ class OutageRates:
     fleet_share: float
 
 
-@dataclass(frozen=True)
-class _Groups:
-    """Sessions by group, in compressed rows: starts and ends each in time order, departures by when they were known.
-
-    `sessions` are the departures' rows in the history; `open` departures belong to no outage yet.
-    """
-
-    start_us: Int64
-    end_us: Int64
-    session_offsets: Int64
-    sessions: Int64
-    low_us: Int64
-    known_us: Int64
-    open: Bool
-    offsets: Int64
-
-    @classmethod
-    def of(cls, history: SessionHistory, group: Int64, taken: Bool) -> _Groups:
-        """Groups by the code of each session; sessions with a negative one are left out."""
-        n = int(group.max(initial=-1)) + 1
-        kept = np.flatnonzero(group >= 0)
-        start = kept[np.lexsort((history.start_us[kept], group[kept]))]
-        end = kept[np.lexsort((history.end_us[kept], group[kept]))]
-        left = kept[~history.censored[kept]]
-        left = left[np.lexsort((history.end_us[left], history.end_upper_us[left], group[left]))]
-        return cls(
-            history.start_us[start],
-            history.end_us[end],
-            _offsets(group[kept], n),
-            left,
-            history.end_us[left],
-            history.end_upper_us[left],
-            ~taken[left],
-            _offsets(group[left], n),
-        )
-
-
 def find_outages(history: SessionHistory, *, settings: OutageSettings | None = None) -> Outages:
     """Outages of every known network, then those of the fleet in what is left; see the module's equations."""
     settings = settings or OutageSettings()
     names, network = _networks(history)
-    nobody = np.zeros(len(history.start_us), dtype=np.bool_)
-    everyone = np.zeros(len(history.start_us), dtype=np.int64)
-    fleet = _Groups.of(history, everyone, nobody)
-    networks = _Groups.of(history, network[history.node_of_session], nobody)
-    of_network = _bursts(networks, _usual_rate(fleet, networks.low_us, settings), settings.network_share, settings)
-    taken = nobody.copy()
-    taken[networks.sessions[of_network.number >= 0]] = True
-    left = _Groups.of(history, everyone, taken)
-    of_fleet = _bursts(left, np.full(len(left.sessions), _PRIOR_RATE_PER_HOUR), settings.fleet_share, settings)
-    parts = [_outages(history, networks, of_network, network), _outages(history, left, of_fleet, None)]
+    fleet = SessionGroups.of(history, np.zeros(len(history.start_us), dtype=np.int64))
+    networks = SessionGroups.of(history, network[history.node_of_session])
+    usual_rate = np.zeros(len(history.start_us))
+    usual_rate[fleet.departures.sessions] = _usual_rate(fleet, settings)
+    of_network = _bursts(networks, usual_rate[networks.departures.sessions], settings.network_share, settings)
+    taken = np.zeros(len(history.start_us), dtype=np.bool_)
+    taken[networks.departures.sessions[of_network.number >= 0]] = True
+    left = fleet.without(taken)
+    of_fleet = _bursts(left, np.full(len(left.open), _PRIOR_RATE_PER_HOUR), settings.fleet_share, settings)
+    parts = [
+        _outages(history, networks.departures, of_network, network),
+        _outages(history, left.departures, of_fleet, None),
+    ]
     return Outages(names, *(np.concatenate([p[i] for p in parts]) for i in range(7)))
 
 
@@ -176,21 +143,20 @@ def in_outage(history: SessionHistory, outages: Outages) -> Bool:
 
 
 def _marked(history: SessionHistory, outages: Outages) -> Iterator[tuple[Int64, int]]:
-    """Sessions of each outage with its number, those of networks first; a session belongs to one outage at most."""
+    """Sessions of each outage with its number, those of networks first."""
     code = {str(name): i for i, name in enumerate(outages.names)}
-    network = np.array([code.get(str(name), -2) for name in history.network], dtype=np.int64)
-    found = np.zeros(len(history.start_us), dtype=np.bool_)
+    names, coded = _coded(history.network)
+    network = np.array([code.get(name, -2) for name in names.tolist()], dtype=np.int64)[coded]
     for groups, wanted in (
         (network[history.node_of_session], outages.network >= 0),
-        (np.zeros(len(found), dtype=np.int64), outages.network == FLEET),
+        (np.zeros(len(history.start_us), dtype=np.int64), outages.network == FLEET),
     ):
-        departures = _Groups.of(history, groups, found)
+        hit = np.unique(np.maximum(outages.network[wanted], 0))
+        departures = Departures.of(history, np.where(np.isin(groups, hit), groups, -1))
         for o in np.flatnonzero(wanted).tolist():
             g = max(int(outages.network[o]), 0)
             if g + 1 < len(departures.offsets):
-                sessions = _members(departures, g, int(outages.from_us[o]), int(outages.until_us[o]))
-                found[sessions] = True
-                yield sessions, o
+                yield _members(departures, g, int(outages.from_us[o]), int(outages.until_us[o])), o
 
 
 def outage_rates(
@@ -201,8 +167,8 @@ def outage_rates(
     A network counts for as long as at least `least_nodes` of its nodes were up; holes of the observation do not count.
     """
     names, network = _networks(history)
-    groups = _Groups.of(history, network[history.node_of_session], np.zeros(len(history.start_us), dtype=np.bool_))
-    hours: Float64 = hours_with(groups.start_us, groups.end_us, groups.session_offsets, least_nodes)
+    groups = SessionGroups.of(history, network[history.node_of_session])
+    hours: Float64 = hours_with(groups.start_us, groups.end_us, groups.offsets, least_nodes)
     code = {str(name): i for i, name in enumerate(names)}
     counted = np.flatnonzero((outages.network >= 0) & ~outages.hole)
     at = np.array([code[str(outages.names[outages.network[o]])] for o in counted], dtype=np.int64)
@@ -226,17 +192,17 @@ class _Bursts:
     up: Int64
 
 
-def _bursts(groups: _Groups, prior_rate: Float64, share: float, settings: OutageSettings) -> _Bursts:
+def _bursts(groups: SessionGroups, prior_rate: Float64, share: float, settings: OutageSettings) -> _Bursts:
     hours = np.array([settings.window_hours, settings.rate_window_hours])
     limits = np.array([settings.level, float(settings.least_nodes), share, settings.rate_spread])
     number, expected, up = search(
         groups.start_us,
         groups.end_us,
-        groups.session_offsets,
-        groups.low_us,
-        groups.known_us,
-        groups.open,
         groups.offsets,
+        groups.departures.low_us,
+        groups.departures.known_us,
+        groups.open,
+        groups.departures.offsets,
         prior_rate,
         hours * HOUR_US,
         limits,
@@ -245,19 +211,19 @@ def _bursts(groups: _Groups, prior_rate: Float64, share: float, settings: Outage
     return _Bursts(number, expected[:outages], up[:outages])
 
 
-def _outages(history: SessionHistory, groups: _Groups, bursts: _Bursts, network: Int64 | None) -> list[Any]:
+def _outages(history: SessionHistory, departures: Departures, bursts: _Bursts, network: Int64 | None) -> list[Any]:
     """Columns of `Outages` from `network` on, of one search; `network=None` is the fleet."""
     n = len(bursts.expected)
     member = np.flatnonzero(bursts.number >= 0)
     number = bursts.number[member]
     from_us, until_us = np.full(n, np.iinfo(np.int64).max), np.zeros(n, dtype=np.int64)
-    np.minimum.at(from_us, number, groups.low_us[member])
-    np.maximum.at(until_us, number, groups.known_us[member])
+    np.minimum.at(from_us, number, departures.low_us[member])
+    np.maximum.at(until_us, number, departures.known_us[member])
     lost = np.bincount(number, minlength=n)
     code = np.full(n, FLEET, dtype=np.int64)
     if network is not None:
-        code[number] = network[history.node_of_session[groups.sessions[member]]]
-    together = _returned_together(history, groups.sessions[member], number, n)
+        code[number] = network[history.node_of_session[departures.sessions[member]]]
+    together = _returned_together(history, departures.sessions[member], number, n)
     whole = network is None or not bool(np.any(network != network[:1]))
     hole = whole & (lost >= _HOLE_SHARE * bursts.up) & (together >= _TOGETHER_SHARE * lost)
     return [code, from_us, until_us, lost, bursts.expected, bursts.up, hole]
@@ -277,7 +243,7 @@ def _returned_together(history: SessionHistory, sessions: Int64, number: Int64, 
     return count
 
 
-def _members(departures: _Groups, group: int, from_us: int, until_us: int) -> Int64:
+def _members(departures: Departures, group: int, from_us: int, until_us: int) -> Int64:
     first, last = departures.offsets[group], departures.offsets[group + 1]
     known = departures.known_us[first:last]
     a, b = first + np.searchsorted(known, from_us), first + np.searchsorted(known, until_us, side="right")
@@ -287,20 +253,29 @@ def _members(departures: _Groups, group: int, from_us: int, until_us: int) -> In
 
 def _networks(history: SessionHistory) -> tuple[Objects, Int64]:
     """Names of the networks, and the code of each node; -1 where its network is unknown."""
-    names, code = np.unique(history.network.astype(str), return_inverse=True)
-    return names.astype(object), np.where(names[code] == UNKNOWN, -1, code).astype(np.int64)
+    names, code = _coded(history.network)
+    return names, np.where(names[code] == UNKNOWN, -1, code).astype(np.int64)
 
 
-def _usual_rate(fleet: _Groups, at_us: Int64, settings: OutageSettings) -> Float64:
-    """The fleet's departures per hour up in the window before each instant."""
+def _coded(labels: Objects) -> tuple[Objects, Int64]:
+    """Sorted names, and the code of each label; hashed first, because sorting every label takes long."""
+    import pandas as pd
+
+    code, found = pd.factorize(labels, use_na_sentinel=False)
+    names, place = np.unique(found.astype(str), return_inverse=True)
+    return names.astype(object), place[code].astype(np.int64)
+
+
+def _usual_rate(fleet: SessionGroups, settings: OutageSettings) -> Float64:
+    """The fleet's departures per hour up in the window before each departure."""
+    at_us, known = fleet.departures.low_us, fleet.departures.known_us
     since_us = at_us - round(settings.rate_window_hours * HOUR_US)
-    known = fleet.known_us
     gone = np.searchsorted(known, at_us, side="right") - np.searchsorted(known, since_us, side="right")
     hours = _hours_up(fleet, at_us) - _hours_up(fleet, since_us)
     return (gone + PRIOR_DEPARTURES) / (hours + PRIOR_DEPARTURES / _PRIOR_RATE_PER_HOUR)
 
 
-def _hours_up(fleet: _Groups, at_us: Int64) -> Float64:
+def _hours_up(fleet: SessionGroups, at_us: Int64) -> Float64:
     """Node-hours up until each instant."""
     hours = np.zeros(len(at_us))
     for instants, sign in ((fleet.start_us, 1.0), (fleet.end_us, -1.0)):
@@ -308,10 +283,6 @@ def _hours_up(fleet: _Groups, at_us: Int64) -> Float64:
         total = np.concatenate([[0.0], np.cumsum(instants / HOUR_US)])
         hours += sign * (before * (at_us / HOUR_US) - total[before])
     return hours
-
-
-def _offsets(group: Int64, n: int) -> Int64:
-    return np.concatenate([[0], np.cumsum(np.bincount(group, minlength=n))]).astype(np.int64)
 
 
 def with_outages(history: SessionHistory, *, settings: OutageSettings | None = None) -> SessionHistory:
