@@ -6,19 +6,37 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numba
 import numpy as np
 
-from models.events import HOUR_US
+from models.events import HOUR_US, Float64, Int64
 
-PRIOR_DEPARTURES = 2.0
+_PRIOR_DEPARTURES = 2.0
 """Departures that the usual rate counts as much as those seen."""
+_PRIOR_RATE_PER_HOUR = 1.0 / 24.0
+"""Rate of a fleet of which nothing is known yet: high, so that the first hours of a log are no outages."""
+
+
+class Around(NamedTuple):
+    """Sessions among which the groups lie, in time order, with the sums of their hours; empty for the whole fleet."""
+
+    starts: Int64
+    ends: Int64
+    known: Int64
+    hours_start: Float64
+    hours_end: Float64
+
+
+def around_of(starts: Int64, ends: Int64, known: Int64) -> Around:
+    """Starts, ends and instants at which departures were known, each rising."""
+    return Around(starts, ends, known, _summed(starts), _summed(ends))
 
 
 @numba.njit(cache=True, nogil=True)
 def search(  # type: ignore[no-untyped-def]
-    start, end, session_offsets, low, known, is_open, offsets, prior_rate, spans, limits
+    start, end, session_offsets, low, known, is_open, offsets, around, spans, limits
 ):
     """Windows that begin at each departure, in time order; those that overlap are one outage."""
     number = np.full(len(low), -1)
@@ -33,7 +51,7 @@ def search(  # type: ignore[no-untyped-def]
                 low[a:b],
                 known[a:b],
                 is_open[a:b],
-                prior_rate[a:b],
+                around,
                 spans,
                 limits,
                 outages,
@@ -46,7 +64,7 @@ def search(  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _search_group(  # type: ignore[no-untyped-def]
-    starts, ends, low, known, is_open, prior_rate, spans, limits, outages, number, expected, up
+    starts, ends, low, known, is_open, around, spans, limits, outages, number, expected, up
 ):
     """Numbers the departures of one group from `outages` on, and returns the next number.
 
@@ -60,7 +78,7 @@ def _search_group(  # type: ignore[no-untyped-def]
     usual, opened = np.zeros(n + 1), np.zeros(n + 1, dtype=np.int64)
     opened[1:] = np.cumsum(is_open)
     earliest, head, tail = np.empty(n, dtype=np.int64), 0, 0  # open departures of the window, `low` rising
-    at = np.zeros(10, dtype=np.int64)
+    at = np.zeros(16, dtype=np.int64)
     last, numbered = 0, 0
     for j in range(n):
         if is_open[j]:
@@ -83,9 +101,10 @@ def _search_group(  # type: ignore[no-untyped-def]
                     gone = usual[high] - usual[min(_until(known, since, at[5:6]), high)]
                     hours = _hours(starts, hours_start, first_us, at[6:7]) - _hours(starts, hours_start, since, at[7:8])
                     hours -= _hours(ends, hours_end, first_us, at[8:9]) - _hours(ends, hours_end, since, at[9:10])
-                    shape = PRIOR_DEPARTURES + gone
+                    shape = _PRIOR_DEPARTURES + gone
                     exposure = max(known[last - 1] - first_us, window) / HOUR_US
-                    due = shape / (PRIOR_DEPARTURES / prior_rate[j] + hours) * there * exposure
+                    prior = _usual_rate(around, low[j], before, at[10:])
+                    due = shape / (_PRIOR_DEPARTURES / prior + hours) * there * exposure
                     if _is_rare(lost, due, 1.0 / (1.0 / shape + spread), level):
                         if number[j] < 0:
                             number[j] = outages
@@ -97,6 +116,18 @@ def _search_group(  # type: ignore[no-untyped-def]
                         numbered = last
         usual[j + 1] = usual[j] + (1.0 if is_open[j] and number[j] < 0 else 0.0)
     return outages
+
+
+@numba.njit(cache=True, nogil=True)
+def _usual_rate(around, at, before, near):  # type: ignore[no-untyped-def]
+    """Departures per hour up in the window before an instant, among everything that lies around the group."""
+    since = at - before
+    gone = _until(around.known, at, near[:1]) - _until(around.known, since, near[1:2])
+    hours = _hours(around.starts, around.hours_start, at, near[2:3])
+    hours -= _hours(around.ends, around.hours_end, at, near[3:4])
+    hours -= _hours(around.starts, around.hours_start, since, near[4:5])
+    hours += _hours(around.ends, around.hours_end, since, near[5:6])
+    return (gone + _PRIOR_DEPARTURES) / (hours + _PRIOR_DEPARTURES / _PRIOR_RATE_PER_HOUR)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -24,14 +24,13 @@ from typing import Any
 import numpy as np
 
 from models.churn.history import OPEN_US, UNKNOWN, Objects, SessionHistory
-from models.churn.outage_search import PRIOR_DEPARTURES, hours_with, search
+from models.churn.outage_search import around_of, hours_with, search
 from models.churn.session_groups import Departures, SessionGroups
 from models.events import HOUR_US, Bool, Float64, Int64
 
 FLEET = -1
 """Network code of an outage of the whole fleet."""
-_PRIOR_RATE_PER_HOUR = 1.0 / 24.0
-"""Rate of a fleet of which nothing is known yet: high, so that the first hours of a log are no outages."""
+_NOTHING = np.zeros(0, dtype=np.int64)
 _HOLE_SHARE = 0.9
 _TOGETHER_SHARE = 0.8
 
@@ -115,15 +114,13 @@ def find_outages(history: SessionHistory, *, settings: OutageSettings | None = N
     """Outages of every known network, then those of the fleet in what is left; see the module's equations."""
     settings = settings or OutageSettings()
     names, network = _networks(history)
-    fleet = SessionGroups.of(history, np.zeros(len(history.start_us), dtype=np.int64))
-    networks = SessionGroups.of(history, network[history.node_of_session])
-    usual_rate = np.zeros(len(history.start_us))
-    usual_rate[fleet.departures.sessions] = _usual_rate(fleet, settings)
-    of_network = _bursts(networks, usual_rate[networks.departures.sessions], settings.network_share, settings)
+    fleet = SessionGroups.of(history)
+    networks = fleet.by(history, network[history.node_of_session])
+    of_network = _bursts(networks, fleet, settings.network_share, settings)
     taken = np.zeros(len(history.start_us), dtype=np.bool_)
     taken[networks.departures.sessions[of_network.number >= 0]] = True
     left = fleet.without(taken)
-    of_fleet = _bursts(left, np.full(len(left.open), _PRIOR_RATE_PER_HOUR), settings.fleet_share, settings)
+    of_fleet = _bursts(left, None, settings.fleet_share, settings)
     parts = [
         _outages(history, networks.departures, of_network, network),
         _outages(history, left.departures, of_fleet, None),
@@ -167,7 +164,7 @@ def outage_rates(
     A network counts for as long as at least `least_nodes` of its nodes were up; holes of the observation do not count.
     """
     names, network = _networks(history)
-    groups = SessionGroups.of(history, network[history.node_of_session])
+    groups = SessionGroups.of(history).by(history, network[history.node_of_session])
     hours: Float64 = hours_with(groups.start_us, groups.end_us, groups.offsets, least_nodes)
     code = {str(name): i for i, name in enumerate(names)}
     counted = np.flatnonzero((outages.network >= 0) & ~outages.hole)
@@ -192,7 +189,8 @@ class _Bursts:
     up: Int64
 
 
-def _bursts(groups: SessionGroups, prior_rate: Float64, share: float, settings: OutageSettings) -> _Bursts:
+def _bursts(groups: SessionGroups, around: SessionGroups | None, share: float, settings: OutageSettings) -> _Bursts:
+    """Searches every group; the rate of each is shrunk towards that of what is `around` it, where there is anything."""
     hours = np.array([settings.window_hours, settings.rate_window_hours])
     limits = np.array([settings.level, float(settings.least_nodes), share, settings.rate_spread])
     number, expected, up = search(
@@ -203,7 +201,9 @@ def _bursts(groups: SessionGroups, prior_rate: Float64, share: float, settings: 
         groups.departures.known_us,
         groups.open,
         groups.departures.offsets,
-        prior_rate,
+        around_of(
+            *((_NOTHING,) * 3 if around is None else (around.start_us, around.end_us, around.departures.known_us))
+        ),
         hours * HOUR_US,
         limits,
     )
@@ -231,9 +231,9 @@ def _outages(history: SessionHistory, departures: Departures, bursts: _Bursts, n
 
 def _returned_together(history: SessionHistory, sessions: Int64, number: Int64, outages: int) -> Int64:
     """Of the nodes lost in each outage, those that came back within an hour of the median return."""
-    node = history.node_of_session
-    follows = np.append(node[1:] == node[:-1], False) if len(node) else np.zeros(0, dtype=np.bool_)
-    back = np.where(follows, np.roll(history.start_us, -1), -1)[sessions]
+    node, after = history.node_of_session, np.minimum(sessions + 1, len(history.start_us) - 1)
+    follows = (node[after] == node[sessions]) & (after > sessions)
+    back = np.where(follows, history.start_us[after], -1)
     count = np.zeros(outages, dtype=np.int64)
     order = np.argsort(number, kind="stable")
     for o, instants in enumerate(np.split(back[order], np.searchsorted(number[order], np.arange(1, outages)))):
@@ -264,25 +264,6 @@ def _coded(labels: Objects) -> tuple[Objects, Int64]:
     code, found = pd.factorize(labels, use_na_sentinel=False)
     names, place = np.unique(found.astype(str), return_inverse=True)
     return names.astype(object), place[code].astype(np.int64)
-
-
-def _usual_rate(fleet: SessionGroups, settings: OutageSettings) -> Float64:
-    """The fleet's departures per hour up in the window before each departure."""
-    at_us, known = fleet.departures.low_us, fleet.departures.known_us
-    since_us = at_us - round(settings.rate_window_hours * HOUR_US)
-    gone = np.searchsorted(known, at_us, side="right") - np.searchsorted(known, since_us, side="right")
-    hours = _hours_up(fleet, at_us) - _hours_up(fleet, since_us)
-    return (gone + PRIOR_DEPARTURES) / (hours + PRIOR_DEPARTURES / _PRIOR_RATE_PER_HOUR)
-
-
-def _hours_up(fleet: SessionGroups, at_us: Int64) -> Float64:
-    """Node-hours up until each instant."""
-    hours = np.zeros(len(at_us))
-    for instants, sign in ((fleet.start_us, 1.0), (fleet.end_us, -1.0)):
-        before = np.searchsorted(instants, at_us, side="right")
-        total = np.concatenate([[0.0], np.cumsum(instants / HOUR_US)])
-        hours += sign * (before * (at_us / HOUR_US) - total[before])
-    return hours
 
 
 def with_outages(history: SessionHistory, *, settings: OutageSettings | None = None) -> SessionHistory:

@@ -35,24 +35,33 @@ class Departures:
     @classmethod
     def of(cls, history: SessionHistory, group: Int64) -> Departures:
         """Departures by the code of each session's group; sessions with a negative one are left out."""
-        left = np.flatnonzero((group >= 0) & ~history.censored)
-        left = left[order_by(history.end_us[left], history.end_upper_us[left], group[left])]
-        groups = int(group.max(initial=-1)) + 1
-        return cls(left, history.end_us[left], history.end_upper_us[left], _offsets(group[left], groups))
+        kept = np.flatnonzero(group >= 0)
+        return cls.in_order(history, group, kept[order_by(history.end_us[kept])])
+
+    @classmethod
+    def in_order(cls, history: SessionHistory, group: Int64, ended: Int64) -> Departures:
+        """The departures among sessions `ended`, which come in the order of their ends."""
+        left = ended[~history.censored[ended]]
+        left = left[order_by(history.end_upper_us[left], group[left])]
+        return cls(left, history.end_us[left], history.end_upper_us[left], _offsets(group[left], _groups(group)))
 
 
 @dataclass(frozen=True)
 class SessionGroups:
-    """Starts and ends of the sessions of each group, each in time order, and their departures.
+    """Sessions by group, in compressed rows: once in order of their starts, once of their ends; and their departures.
 
     Attributes:
-        start_us: (m,)
-        end_us: last seen up. (m,)
+        started: rows in the history by start. (m,)
+        ended: rows in the history by end. (m,)
+        start_us: starts of the first. (m,)
+        end_us: instants at which the second were last seen up. (m,)
         offsets: first session of each group. (groups + 1,)
         departures: those of the same groups.
         open: departures that belong to no outage yet. (d,)
     """
 
+    started: Int64
+    ended: Int64
     start_us: Int64
     end_us: Int64
     offsets: Int64
@@ -60,15 +69,26 @@ class SessionGroups:
     open: Bool
 
     @classmethod
-    def of(cls, history: SessionHistory, group: Int64) -> SessionGroups:
-        """Groups by the code of each session; sessions with a negative one are left out."""
-        kept = np.flatnonzero(group >= 0)
-        start, end, code = history.start_us[kept], history.end_us[kept], group[kept]
-        departures = Departures.of(history, group)
+    def of(cls, history: SessionHistory) -> SessionGroups:
+        """All sessions as one group."""
+        everyone = np.zeros(len(history.start_us), dtype=np.int64)
+        return cls._in_order(history, everyone, order_by(history.start_us), order_by(history.end_us))
+
+    def by(self, history: SessionHistory, group: Int64) -> SessionGroups:
+        """The same sessions by the code of their group; those with a negative one are left out."""
+        started, ended = (rows[group[rows] >= 0] for rows in (self.started, self.ended))
+        started, ended = (rows[order_by(group[rows])] for rows in (started, ended))
+        return self._in_order(history, group, started, ended)
+
+    @classmethod
+    def _in_order(cls, history: SessionHistory, group: Int64, started: Int64, ended: Int64) -> SessionGroups:
+        departures = Departures.in_order(history, group, ended)
         return cls(
-            start[order_by(start, code)],
-            end[order_by(end, code)],
-            _offsets(code, int(group.max(initial=-1)) + 1),
+            started,
+            ended,
+            history.start_us[started],
+            history.end_us[ended],
+            _offsets(group[started], _groups(group)),
             departures,
             np.ones(len(departures.sessions), dtype=np.bool_),
         )
@@ -86,6 +106,10 @@ def order_by(*keys: Int64) -> Int64:
     return order
 
 
+def _groups(group: Int64) -> int:
+    return int(group.max(initial=-1)) + 1
+
+
 def _offsets(group: Int64, groups: int) -> Int64:
     return np.concatenate([[0], np.cumsum(np.bincount(group, minlength=groups))]).astype(np.int64)
 
@@ -94,7 +118,7 @@ def _offsets(group: Int64, groups: int) -> Int64:
 def _stably_ordered(keys, rows):  # type: ignore[no-untyped-def]
     """`rows` in order of their keys: one pass a digit, the lowest first, each keeping the order of the pass before."""
     n = len(keys)
-    if n == 0:
+    if np.all(keys[1:] >= keys[:-1]):
         return rows
     least, digits = keys.min(), 1 << _DIGIT_BITS
     span = keys.max() - least
