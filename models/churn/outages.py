@@ -110,12 +110,12 @@ class OutageRates:
     fleet_share: float
 
 
-def find_outages(history: SessionHistory, *, settings: OutageSettings | None = None) -> Outages:
+def find_outages(history: SessionHistory, *, settings: OutageSettings | None = None, threads: int = 1) -> Outages:
     """Outages of every known network, then those of the fleet in what is left; see the module's equations."""
     settings = settings or OutageSettings()
     names, network = _networks(history)
-    fleet = SessionGroups.of(history)
-    networks = fleet.by(history, network[history.node_of_session])
+    fleet = SessionGroups.of(history, threads=threads)
+    networks = fleet.by(history, network[history.node_of_session], threads=threads)
     of_network = _bursts(networks, fleet, settings.network_share, settings)
     taken = np.zeros(len(history.start_us), dtype=np.bool_)
     taken[networks.departures.sessions[of_network.number >= 0]] = True
@@ -266,7 +266,9 @@ def _coded(labels: Objects) -> tuple[Objects, Int64]:
     return names.astype(object), place[code].astype(np.int64)
 
 
-def with_outages(history: SessionHistory, *, settings: OutageSettings | None = None) -> SessionHistory:
+def with_outages(
+    history: SessionHistory, *, settings: OutageSettings | None = None, threads: int = 1
+) -> SessionHistory:
     """The history with the departures of recognised outages marked from the instant at which all were known.
 
     So marked, they raise no node's own rate (`SessionHistory.own_departure`), and views before that instant know
@@ -274,7 +276,7 @@ def with_outages(history: SessionHistory, *, settings: OutageSettings | None = N
     """
     if history.outage_us is not None:
         return history
-    outages = find_outages(history, settings=settings)
+    outages = find_outages(history, settings=settings, threads=threads)
     known_us = np.full(len(history.start_us), OPEN_US, dtype=np.int64)
     for group, number in _marked(history, outages):
         known_us[group] = np.minimum(known_us[group], outages.until_us[number])

@@ -5,11 +5,13 @@ Sorting is by counting digits: stable, and several times faster than comparisons
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numba
 import numpy as np
 
+from models.blocks import both
 from models.churn.history import SessionHistory
 from models.events import Bool, Int64
 
@@ -69,29 +71,46 @@ class SessionGroups:
     open: Bool
 
     @classmethod
-    def of(cls, history: SessionHistory) -> SessionGroups:
+    def of(cls, history: SessionHistory, *, threads: int = 1) -> SessionGroups:
         """All sessions as one group."""
         everyone = np.zeros(len(history.start_us), dtype=np.int64)
-        return cls._in_order(history, everyone, order_by(history.start_us), order_by(history.end_us))
+        return cls._in_order(
+            history,
+            everyone,
+            lambda: order_by(history.start_us),
+            lambda: order_by(history.end_us),
+            threads,
+        )
 
-    def by(self, history: SessionHistory, group: Int64) -> SessionGroups:
+    def by(self, history: SessionHistory, group: Int64, *, threads: int = 1) -> SessionGroups:
         """The same sessions by the code of their group; those with a negative one are left out."""
-        started, ended = (rows[group[rows] >= 0] for rows in (self.started, self.ended))
-        started, ended = (rows[order_by(group[rows])] for rows in (started, ended))
-        return self._in_order(history, group, started, ended)
+
+        def regrouped(rows: Int64) -> Int64:
+            rows = rows[group[rows] >= 0]
+            return rows[order_by(group[rows])]
+
+        return self._in_order(history, group, lambda: regrouped(self.started), lambda: regrouped(self.ended), threads)
 
     @classmethod
-    def _in_order(cls, history: SessionHistory, group: Int64, started: Int64, ended: Int64) -> SessionGroups:
-        departures = Departures.in_order(history, group, ended)
-        return cls(
-            started,
-            ended,
-            history.start_us[started],
-            history.end_us[ended],
-            _offsets(group[started], _groups(group)),
-            departures,
-            np.ones(len(departures.sessions), dtype=np.bool_),
-        )
+    def _in_order(
+        cls,
+        history: SessionHistory,
+        group: Int64,
+        by_start: Callable[[], Int64],
+        by_end: Callable[[], Int64],
+        threads: int,
+    ) -> SessionGroups:
+        def starts() -> tuple[Int64, Int64, Int64]:
+            started = by_start()
+            return started, history.start_us[started], _offsets(group[started], _groups(group))
+
+        def ends() -> tuple[Int64, Int64, Departures]:
+            ended = by_end()
+            return ended, history.end_us[ended], Departures.in_order(history, group, ended)
+
+        (started, start_us, offsets), (ended, end_us, departures) = both(starts, ends, threads=threads)
+        unclaimed = np.ones(len(departures.sessions), dtype=np.bool_)
+        return cls(started, ended, start_us, end_us, offsets, departures, unclaimed)
 
     def without(self, taken: Bool) -> SessionGroups:
         """The same groups where these sessions of the history belong to an outage already."""
