@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 BLOCK_ROWS = 1 << 15
 
@@ -36,6 +40,16 @@ def for_each_block(work: Callable[[slice], None], rows: int, *, threads: int = 1
         with ThreadPoolExecutor(threads, thread_name_prefix="block") as pool:
             for _ in pool.map(work, blocks(rows)):
                 pass
+
+
+def both(first: Callable[[], T], second: Callable[[], U], *, threads: int = 1) -> tuple[T, U]:
+    """The answers of two pieces of work, side by side when there are threads for them."""
+    if threads == 1:
+        return first(), second()
+    with ThreadPoolExecutor(1, thread_name_prefix="piece") as pool:
+        aside = pool.submit(first)
+        answer = second()
+        return aside.result(), answer
 
 
 @contextmanager

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 
+from models.blocks import for_each_block
 from models.churn.history import SessionHistory
 from models.churn.markov import PopulationRates
 from models.churn.outages import with_outages
-from models.churn.session_statistics import SessionStatistics, session_rates, session_statistics
+from models.churn.session_statistics import SessionStatistics, ages_hours, session_rates, session_statistics
 from models.churn.settings import ChurnSettings
 from models.churn.surroundings import surrounding_hazards, surroundings_names
 from models.churn.telemetry import telemetry_inputs, telemetry_names
@@ -31,30 +33,39 @@ _FLEET_PRIOR = 2.0
 
 
 @dataclass(frozen=True)
-class NodeFeatures:
-    """What is known of each node at one instant.
+class NodeStates:
+    """What a life table reads of each node at one instant.
 
     Attributes:
         up: whether it looked up. (n,)
         age_hours: time in the present state, up or down. (n,)
         departure_rate: per hour up, from before the present session. (n,)
         return_rate: per hour down, from before the present gap. (n,)
-        chain_departure_rate: per hour up, the present session included, longest half-life. (n,)
-        clock: shrunk share of previous days on which it was up at the clock time of each offset. (n, offsets)
-        inputs: the network's inputs, `feature_names` gives the columns. (n, features)
     """
 
     up: Bool
     age_hours: Float64
     departure_rate: Float64
     return_rate: Float64
+
+    def take(self, rows: Int64) -> Self:
+        """The statistics of these rows, in this order."""
+        return type(self)(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class NodeFeatures(NodeStates):
+    """All that is known of each node at one instant.
+
+    Attributes:
+        chain_departure_rate: per hour up, the present session included, longest half-life. (n,)
+        clock: shrunk share of previous days on which it was up at the clock time of each offset. (n, offsets)
+        inputs: the network's inputs, `feature_names` gives the columns. (n, features)
+    """
+
     chain_departure_rate: Float64
     clock: Float64
     inputs: Float64
-
-    def take(self, rows: Int64) -> NodeFeatures:
-        """The statistics of these rows, in this order."""
-        return NodeFeatures(*(getattr(self, f.name)[rows] for f in fields(self)))
 
 
 def feature_names(settings: ChurnSettings) -> tuple[str, ...]:
@@ -98,41 +109,68 @@ def node_features(
     history: SessionHistory, *, at_us: int, population: PopulationRates, settings: ChurnSettings, threads: int = 1
 ) -> NodeFeatures:
     """Statistics of all nodes of the history at `at_us`; later sessions and departures change nothing."""
-    known = with_outages(history).before(at_us)
+    known = with_outages(history, threads=threads).before(at_us)
+    states = _states(known, at_us=at_us, population=population, settings=settings, threads=threads)
     columns = session_statistics(known, at_us=at_us, settings=settings, threads=threads)
     off, on = population.of(known.device_class)
-    departure_rate, return_rate = current_rates(known, population=population, settings=settings)
-    kappa = settings.rate_prior_departures
-    off_rates = (kappa + columns.departures) / (kappa / off[:, None] + columns.hours_up)
-    on_rates = (kappa + columns.returns) / (kappa / on[:, None] + columns.hours_down)
-    base = off / (off + on)
-    available = _shrunk_availability(columns, base)
-    clock = (columns.clock_up + _CLOCK_PRIOR * (1.0 - base)[:, None]) / (columns.clock_days + _CLOCK_PRIOR)
-    up = known.up_at(at_us)
-    inputs = np.column_stack(
+    together = np.column_stack(
         [
-            np.log1p(np.minimum(columns.age, settings.maximum_age_hours) * 60.0),
-            np.log(departure_rate),
-            np.log(off_rates),
-            np.log(on_rates),
-            np.log(available / (1.0 - available)),
-            clock,
-            *_own_history(columns, off, settings),
-            *_fleet(known, up, columns, off),
+            *_fleet(known, states.up, columns, off),
             *_clock_waves(at_us, len(known)),
-            surrounding_hazards(known, up, columns.age, at_us=at_us, settings=settings),
-            telemetry_inputs(known.telemetry, len(known), at_us=at_us),
+            surrounding_hazards(known, states.up, columns.age, at_us=at_us, settings=settings, threads=threads),
         ]
     )
-    return NodeFeatures(up, columns.age, departure_rate, return_rate, off_rates[:, -1], clock, inputs)
+    kappa = settings.rate_prior_departures
+    chain, clock = np.empty(len(known)), np.empty_like(columns.clock_up)
+    inputs = np.empty((len(known), len(feature_names(settings))))
+
+    def fill(nodes: slice) -> None:
+        mine, log = columns.of(nodes), known.telemetry
+        off_rates = (kappa + mine.departures) / (kappa / off[nodes, None] + mine.hours_up)
+        on_rates = (kappa + mine.returns) / (kappa / on[nodes, None] + mine.hours_down)
+        base = off[nodes] / (off[nodes] + on[nodes])
+        available = _shrunk_availability(mine, base)
+        chain[nodes] = off_rates[:, -1]
+        clock[nodes] = (mine.clock_up + _CLOCK_PRIOR * (1.0 - base)[:, None]) / (mine.clock_days + _CLOCK_PRIOR)
+        inputs[nodes] = np.column_stack(
+            [
+                np.log1p(np.minimum(mine.age, settings.maximum_age_hours) * 60.0),
+                np.log(states.departure_rate[nodes]),
+                np.log(off_rates),
+                np.log(on_rates),
+                np.log(available / (1.0 - available)),
+                clock[nodes],
+                *_own_history(mine, off[nodes], settings),
+                together[nodes],
+                telemetry_inputs(None if log is None else log.within(nodes), len(base), at_us=at_us),
+            ]
+        )
+
+    for_each_block(fill, len(known), threads=threads)
+    return NodeFeatures(states.up, states.age_hours, states.departure_rate, states.return_rate, chain, clock, inputs)
+
+
+def node_states(
+    history: SessionHistory, *, at_us: int, population: PopulationRates, settings: ChurnSettings, threads: int = 1
+) -> NodeStates:
+    """The first few of `node_features`: a fraction of the work, and enough for a life table."""
+    known = with_outages(history, threads=threads).before(at_us)
+    return _states(known, at_us=at_us, population=population, settings=settings, threads=threads)
+
+
+def _states(
+    known: SessionHistory, *, at_us: int, population: PopulationRates, settings: ChurnSettings, threads: int
+) -> NodeStates:
+    rates = current_rates(known, population=population, settings=settings, threads=threads)
+    return NodeStates(known.up_at(at_us), ages_hours(known, at_us=at_us), *rates)
 
 
 def current_rates(
-    known: SessionHistory, *, population: PopulationRates, settings: ChurnSettings
+    known: SessionHistory, *, population: PopulationRates, settings: ChurnSettings, threads: int = 1
 ) -> tuple[Float64, Float64]:
     """Departure rate before the last session, return rate before the last gap; the class's where there is none."""
     off, on = population.of(known.device_class)
-    before_session, before_gap = session_rates(known, population=population, settings=settings)
+    before_session, before_gap = session_rates(known, population=population, settings=settings, threads=threads)
     last = known.offsets[1:] - 1
     some = known.offsets[1:] > known.offsets[:-1]
     if len(before_session):

@@ -21,7 +21,7 @@ from scipy.special import log_expit
 
 from models.artefact import load_artefact, save_artefact
 from models.blocks import for_each_block
-from models.churn.features import NodeFeatures, node_features
+from models.churn.features import NodeFeatures, NodeStates, node_features, node_states
 from models.churn.history import Objects, SessionHistory
 from models.churn.joint import JointSurvival
 from models.churn.learned import LearnedHazard
@@ -86,14 +86,15 @@ class ChurnForecaster:
         Raises:
             KeyError: `nodes` names an id that the history does not hold.
         """
-        features = node_features(
+        learned = self.learned is not None or self.returns is not None
+        features = (node_features if learned else node_states)(
             history, at_us=at_us, population=self.population, settings=self.settings, threads=threads
         )
         chosen = np.arange(len(history)) if nodes is None else history.index_of(nodes)
         return self.forecast_from(features, history, chosen, at_us=at_us, threads=threads)
 
     def forecast_from(
-        self, features: NodeFeatures, history: SessionHistory, chosen: Int64, *, at_us: int, threads: int = 1
+        self, features: NodeStates, history: SessionHistory, chosen: Int64, *, at_us: int, threads: int = 1
     ) -> ChurnForecast:
         """The forecast of the `chosen` nodes from statistics of all nodes that are already computed."""
         up, shape = features.up[chosen], (len(chosen), len(self.settings.edges_hours))
@@ -110,19 +111,21 @@ class ChurnForecaster:
         available = np.clip(available, 0.0, 1.0)
         return ChurnForecast(at_us, self.edges_hours, history.nodes[chosen], up, survival, available, returned)
 
-    def raw_logits(self, features: NodeFeatures, device_class: Objects) -> Float64:
+    def raw_logits(self, features: NodeStates, device_class: Objects) -> Float64:
         """Logits of the hazard of leaving in each bin before calibration, for nodes that are up. (n, B)."""
         if self.learned is not None:
+            assert isinstance(features, NodeFeatures)
             return self.learned.logits(features.inputs, device_class)
         return _logits(self._table_hazard(features, device_class, features.age_hours))
 
-    def logits(self, features: NodeFeatures, device_class: Objects) -> Float64:
+    def logits(self, features: NodeStates, device_class: Objects) -> Float64:
         """Calibrated logits of the hazard of leaving, for nodes that are up. (n, B)."""
         return calibrated_logits(self.raw_logits(features, device_class), device_class, self.calibration)
 
-    def raw_return_logits(self, features: NodeFeatures, device_class: Objects) -> Float64:
+    def raw_return_logits(self, features: NodeStates, device_class: Objects) -> Float64:
         """Logits of the hazard of coming back in each bin before calibration, for nodes that are down. (n, B)."""
         if self.returns is not None:
+            assert isinstance(features, NodeFeatures)
             return self.returns.logits(features.inputs, device_class)
         return _logits(self._gap_hazard(features, device_class, features.age_hours))
 
@@ -134,7 +137,7 @@ class ChurnForecaster:
         """The same forecaster without its learned parts, and without the calibrations that were fitted to them."""
         return ChurnForecaster(self.settings, self.population, self.sessions, self.gaps, name="life_table")
 
-    def _stay(self, features: NodeFeatures, device_class: Objects) -> tuple[Float64, Float64]:
+    def _stay(self, features: NodeStates, device_class: Objects) -> tuple[Float64, Float64]:
         """Survival and availability of nodes that are up. (n, B) each."""
         leaving = -np.cumsum(log_expit(-self.logits(features, device_class)), axis=1)
         returning = self._gap_hazard(features, device_class, np.zeros(len(leaving)))
@@ -142,7 +145,7 @@ class ChurnForecaster:
         up = np.ones(len(leaving), dtype=np.bool_)
         return survival, np.maximum(chain_availability(up, leaving, returning, self.edges_hours), survival)
 
-    def _return(self, features: NodeFeatures, device_class: Objects) -> tuple[Float64, Float64]:
+    def _return(self, features: NodeStates, device_class: Objects) -> tuple[Float64, Float64]:
         """P(back by the edge) and availability of nodes that are down. (n, B) each."""
         raw = self.raw_return_logits(features, device_class)
         logits = calibrated_logits(raw, device_class, self.return_calibration)
@@ -154,7 +157,7 @@ class ChurnForecaster:
         once_back = chain_availability(up, leaving, returning, self.edges_hours)
         return returned, availability_after_return(returned, once_back, self.edges_hours)
 
-    def _table_hazard(self, features: NodeFeatures, device_class: Objects, age_hours: Float64) -> Float64:
+    def _table_hazard(self, features: NodeStates, device_class: Objects, age_hours: Float64) -> Float64:
         return self.sessions.cumulative_hazard(
             age_hours=age_hours,
             rate=features.departure_rate,
@@ -162,7 +165,7 @@ class ChurnForecaster:
             edges_hours=self.edges_hours,
         )
 
-    def _gap_hazard(self, features: NodeFeatures, device_class: Objects, age_hours: Float64) -> Float64:
+    def _gap_hazard(self, features: NodeStates, device_class: Objects, age_hours: Float64) -> Float64:
         return self.gaps.cumulative_hazard(
             age_hours=age_hours, rate=features.return_rate, device_class=device_class, edges_hours=self.edges_hours
         )

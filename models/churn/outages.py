@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 
 from models.churn.history import OPEN_US, UNKNOWN, Objects, SessionHistory
-from models.churn.outage_search import PRIOR_DEPARTURES, hours_with, search
+from models.churn.outage_search import around_of, hours_with, search
+from models.churn.session_groups import Departures, SessionGroups
 from models.events import HOUR_US, Bool, Float64, Int64
 
 FLEET = -1
 """Network code of an outage of the whole fleet."""
-_PRIOR_RATE_PER_HOUR = 1.0 / 24.0
-"""Rate of a fleet of which nothing is known yet: high, so that the first hours of a log are no outages."""
+_NOTHING = np.zeros(0, dtype=np.int64)
 _HOLE_SHARE = 0.9
 _TOGETHER_SHARE = 0.8
 
@@ -110,57 +110,21 @@ class OutageRates:
     fleet_share: float
 
 
-@dataclass(frozen=True)
-class _Groups:
-    """Sessions by group, in compressed rows: starts and ends each in time order, departures by when they were known.
-
-    `sessions` are the departures' rows in the history; `open` departures belong to no outage yet.
-    """
-
-    start_us: Int64
-    end_us: Int64
-    session_offsets: Int64
-    sessions: Int64
-    low_us: Int64
-    known_us: Int64
-    open: Bool
-    offsets: Int64
-
-    @classmethod
-    def of(cls, history: SessionHistory, group: Int64, taken: Bool) -> _Groups:
-        """Groups by the code of each session; sessions with a negative one are left out."""
-        n = int(group.max(initial=-1)) + 1
-        kept = np.flatnonzero(group >= 0)
-        start = kept[np.lexsort((history.start_us[kept], group[kept]))]
-        end = kept[np.lexsort((history.end_us[kept], group[kept]))]
-        left = kept[~history.censored[kept]]
-        left = left[np.lexsort((history.end_us[left], history.end_upper_us[left], group[left]))]
-        return cls(
-            history.start_us[start],
-            history.end_us[end],
-            _offsets(group[kept], n),
-            left,
-            history.end_us[left],
-            history.end_upper_us[left],
-            ~taken[left],
-            _offsets(group[left], n),
-        )
-
-
-def find_outages(history: SessionHistory, *, settings: OutageSettings | None = None) -> Outages:
+def find_outages(history: SessionHistory, *, settings: OutageSettings | None = None, threads: int = 1) -> Outages:
     """Outages of every known network, then those of the fleet in what is left; see the module's equations."""
     settings = settings or OutageSettings()
     names, network = _networks(history)
-    nobody = np.zeros(len(history.start_us), dtype=np.bool_)
-    everyone = np.zeros(len(history.start_us), dtype=np.int64)
-    fleet = _Groups.of(history, everyone, nobody)
-    networks = _Groups.of(history, network[history.node_of_session], nobody)
-    of_network = _bursts(networks, _usual_rate(fleet, networks.low_us, settings), settings.network_share, settings)
-    taken = nobody.copy()
-    taken[networks.sessions[of_network.number >= 0]] = True
-    left = _Groups.of(history, everyone, taken)
-    of_fleet = _bursts(left, np.full(len(left.sessions), _PRIOR_RATE_PER_HOUR), settings.fleet_share, settings)
-    parts = [_outages(history, networks, of_network, network), _outages(history, left, of_fleet, None)]
+    fleet = SessionGroups.of(history, threads=threads)
+    networks = fleet.by(history, network[history.node_of_session], threads=threads)
+    of_network = _bursts(networks, fleet, settings.network_share, settings)
+    taken = np.zeros(len(history.start_us), dtype=np.bool_)
+    taken[networks.departures.sessions[of_network.number >= 0]] = True
+    left = fleet.without(taken)
+    of_fleet = _bursts(left, None, settings.fleet_share, settings)
+    parts = [
+        _outages(history, networks.departures, of_network, network),
+        _outages(history, left.departures, of_fleet, None),
+    ]
     return Outages(names, *(np.concatenate([p[i] for p in parts]) for i in range(7)))
 
 
@@ -176,21 +140,20 @@ def in_outage(history: SessionHistory, outages: Outages) -> Bool:
 
 
 def _marked(history: SessionHistory, outages: Outages) -> Iterator[tuple[Int64, int]]:
-    """Sessions of each outage with its number, those of networks first; a session belongs to one outage at most."""
+    """Sessions of each outage with its number, those of networks first."""
     code = {str(name): i for i, name in enumerate(outages.names)}
-    network = np.array([code.get(str(name), -2) for name in history.network], dtype=np.int64)
-    found = np.zeros(len(history.start_us), dtype=np.bool_)
+    names, coded = _coded(history.network)
+    network = np.array([code.get(name, -2) for name in names.tolist()], dtype=np.int64)[coded]
     for groups, wanted in (
         (network[history.node_of_session], outages.network >= 0),
-        (np.zeros(len(found), dtype=np.int64), outages.network == FLEET),
+        (np.zeros(len(history.start_us), dtype=np.int64), outages.network == FLEET),
     ):
-        departures = _Groups.of(history, groups, found)
+        hit = np.unique(np.maximum(outages.network[wanted], 0))
+        departures = Departures.of(history, np.where(np.isin(groups, hit), groups, -1))
         for o in np.flatnonzero(wanted).tolist():
             g = max(int(outages.network[o]), 0)
             if g + 1 < len(departures.offsets):
-                sessions = _members(departures, g, int(outages.from_us[o]), int(outages.until_us[o]))
-                found[sessions] = True
-                yield sessions, o
+                yield _members(departures, g, int(outages.from_us[o]), int(outages.until_us[o])), o
 
 
 def outage_rates(
@@ -201,8 +164,8 @@ def outage_rates(
     A network counts for as long as at least `least_nodes` of its nodes were up; holes of the observation do not count.
     """
     names, network = _networks(history)
-    groups = _Groups.of(history, network[history.node_of_session], np.zeros(len(history.start_us), dtype=np.bool_))
-    hours: Float64 = hours_with(groups.start_us, groups.end_us, groups.session_offsets, least_nodes)
+    groups = SessionGroups.of(history).by(history, network[history.node_of_session])
+    hours: Float64 = hours_with(groups.start_us, groups.end_us, groups.offsets, least_nodes)
     code = {str(name): i for i, name in enumerate(names)}
     counted = np.flatnonzero((outages.network >= 0) & ~outages.hole)
     at = np.array([code[str(outages.names[outages.network[o]])] for o in counted], dtype=np.int64)
@@ -226,18 +189,21 @@ class _Bursts:
     up: Int64
 
 
-def _bursts(groups: _Groups, prior_rate: Float64, share: float, settings: OutageSettings) -> _Bursts:
+def _bursts(groups: SessionGroups, around: SessionGroups | None, share: float, settings: OutageSettings) -> _Bursts:
+    """Searches every group; the rate of each is shrunk towards that of what is `around` it, where there is anything."""
     hours = np.array([settings.window_hours, settings.rate_window_hours])
     limits = np.array([settings.level, float(settings.least_nodes), share, settings.rate_spread])
     number, expected, up = search(
         groups.start_us,
         groups.end_us,
-        groups.session_offsets,
-        groups.low_us,
-        groups.known_us,
-        groups.open,
         groups.offsets,
-        prior_rate,
+        groups.departures.low_us,
+        groups.departures.known_us,
+        groups.open,
+        groups.departures.offsets,
+        around_of(
+            *((_NOTHING,) * 3 if around is None else (around.start_us, around.end_us, around.departures.known_us))
+        ),
         hours * HOUR_US,
         limits,
     )
@@ -245,19 +211,19 @@ def _bursts(groups: _Groups, prior_rate: Float64, share: float, settings: Outage
     return _Bursts(number, expected[:outages], up[:outages])
 
 
-def _outages(history: SessionHistory, groups: _Groups, bursts: _Bursts, network: Int64 | None) -> list[Any]:
+def _outages(history: SessionHistory, departures: Departures, bursts: _Bursts, network: Int64 | None) -> list[Any]:
     """Columns of `Outages` from `network` on, of one search; `network=None` is the fleet."""
     n = len(bursts.expected)
     member = np.flatnonzero(bursts.number >= 0)
     number = bursts.number[member]
     from_us, until_us = np.full(n, np.iinfo(np.int64).max), np.zeros(n, dtype=np.int64)
-    np.minimum.at(from_us, number, groups.low_us[member])
-    np.maximum.at(until_us, number, groups.known_us[member])
+    np.minimum.at(from_us, number, departures.low_us[member])
+    np.maximum.at(until_us, number, departures.known_us[member])
     lost = np.bincount(number, minlength=n)
     code = np.full(n, FLEET, dtype=np.int64)
     if network is not None:
-        code[number] = network[history.node_of_session[groups.sessions[member]]]
-    together = _returned_together(history, groups.sessions[member], number, n)
+        code[number] = network[history.node_of_session[departures.sessions[member]]]
+    together = _returned_together(history, departures.sessions[member], number, n)
     whole = network is None or not bool(np.any(network != network[:1]))
     hole = whole & (lost >= _HOLE_SHARE * bursts.up) & (together >= _TOGETHER_SHARE * lost)
     return [code, from_us, until_us, lost, bursts.expected, bursts.up, hole]
@@ -265,9 +231,9 @@ def _outages(history: SessionHistory, groups: _Groups, bursts: _Bursts, network:
 
 def _returned_together(history: SessionHistory, sessions: Int64, number: Int64, outages: int) -> Int64:
     """Of the nodes lost in each outage, those that came back within an hour of the median return."""
-    node = history.node_of_session
-    follows = np.append(node[1:] == node[:-1], False) if len(node) else np.zeros(0, dtype=np.bool_)
-    back = np.where(follows, np.roll(history.start_us, -1), -1)[sessions]
+    node, after = history.node_of_session, np.minimum(sessions + 1, len(history.start_us) - 1)
+    follows = (node[after] == node[sessions]) & (after > sessions)
+    back = np.where(follows, history.start_us[after], -1)
     count = np.zeros(outages, dtype=np.int64)
     order = np.argsort(number, kind="stable")
     for o, instants in enumerate(np.split(back[order], np.searchsorted(number[order], np.arange(1, outages)))):
@@ -277,7 +243,7 @@ def _returned_together(history: SessionHistory, sessions: Int64, number: Int64, 
     return count
 
 
-def _members(departures: _Groups, group: int, from_us: int, until_us: int) -> Int64:
+def _members(departures: Departures, group: int, from_us: int, until_us: int) -> Int64:
     first, last = departures.offsets[group], departures.offsets[group + 1]
     known = departures.known_us[first:last]
     a, b = first + np.searchsorted(known, from_us), first + np.searchsorted(known, until_us, side="right")
@@ -287,34 +253,22 @@ def _members(departures: _Groups, group: int, from_us: int, until_us: int) -> In
 
 def _networks(history: SessionHistory) -> tuple[Objects, Int64]:
     """Names of the networks, and the code of each node; -1 where its network is unknown."""
-    names, code = np.unique(history.network.astype(str), return_inverse=True)
-    return names.astype(object), np.where(names[code] == UNKNOWN, -1, code).astype(np.int64)
+    names, code = _coded(history.network)
+    return names, np.where(names[code] == UNKNOWN, -1, code).astype(np.int64)
 
 
-def _usual_rate(fleet: _Groups, at_us: Int64, settings: OutageSettings) -> Float64:
-    """The fleet's departures per hour up in the window before each instant."""
-    since_us = at_us - round(settings.rate_window_hours * HOUR_US)
-    known = fleet.known_us
-    gone = np.searchsorted(known, at_us, side="right") - np.searchsorted(known, since_us, side="right")
-    hours = _hours_up(fleet, at_us) - _hours_up(fleet, since_us)
-    return (gone + PRIOR_DEPARTURES) / (hours + PRIOR_DEPARTURES / _PRIOR_RATE_PER_HOUR)
+def _coded(labels: Objects) -> tuple[Objects, Int64]:
+    """Sorted names, and the code of each label; hashed first, because sorting every label takes long."""
+    import pandas as pd
+
+    code, found = pd.factorize(labels, use_na_sentinel=False)
+    names, place = np.unique(found.astype(str), return_inverse=True)
+    return names.astype(object), place[code].astype(np.int64)
 
 
-def _hours_up(fleet: _Groups, at_us: Int64) -> Float64:
-    """Node-hours up until each instant."""
-    hours = np.zeros(len(at_us))
-    for instants, sign in ((fleet.start_us, 1.0), (fleet.end_us, -1.0)):
-        before = np.searchsorted(instants, at_us, side="right")
-        total = np.concatenate([[0.0], np.cumsum(instants / HOUR_US)])
-        hours += sign * (before * (at_us / HOUR_US) - total[before])
-    return hours
-
-
-def _offsets(group: Int64, n: int) -> Int64:
-    return np.concatenate([[0], np.cumsum(np.bincount(group, minlength=n))]).astype(np.int64)
-
-
-def with_outages(history: SessionHistory, *, settings: OutageSettings | None = None) -> SessionHistory:
+def with_outages(
+    history: SessionHistory, *, settings: OutageSettings | None = None, threads: int = 1
+) -> SessionHistory:
     """The history with the departures of recognised outages marked from the instant at which all were known.
 
     So marked, they raise no node's own rate (`SessionHistory.own_departure`), and views before that instant know
@@ -322,7 +276,7 @@ def with_outages(history: SessionHistory, *, settings: OutageSettings | None = N
     """
     if history.outage_us is not None:
         return history
-    outages = find_outages(history, settings=settings)
+    outages = find_outages(history, settings=settings, threads=threads)
     known_us = np.full(len(history.start_us), OPEN_US, dtype=np.int64)
     for group, number in _marked(history, outages):
         known_us[group] = np.minimum(known_us[group], outages.until_us[number])

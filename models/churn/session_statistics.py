@@ -23,26 +23,39 @@ _REMEMBERED = 50
 
 
 def session_rates(
-    history: SessionHistory, *, population: PopulationRates, settings: ChurnSettings
+    history: SessionHistory, *, population: PopulationRates, settings: ChurnSettings, threads: int = 1
 ) -> tuple[Float64, Float64]:
     """For each session, the departure rate known before it began and the return rate known before the gap after it.
 
     Both use the longest half-life and only what happened earlier to the same node. (m,), (m,)
     """
     off, on = population.of(history.device_class)
-    rates: tuple[Float64, Float64] = _session_rates(
-        history.offsets,
-        history.start_us,
-        history.end_us,
-        history.end_upper_us,
-        history.censored,
-        history.own_departure,
-        off,
-        on,
-        settings.rate_half_lives_hours[-1],
-        settings.rate_prior_departures,
+    own, half_life, kappa = history.own_departure, settings.rate_half_lives_hours[-1], settings.rate_prior_departures
+    rates = np.empty((2, len(history.start_us)))
+    sessions = (history.start_us, history.end_us, history.end_upper_us, history.censored, own)
+
+    def fill(nodes: slice) -> None:
+        offsets = history.offsets[nodes.start : nodes.stop + 1]
+        _session_rates(offsets, *sessions, off[nodes], on[nodes], half_life, kappa, *rates)
+
+    for_each_block(fill, len(history), threads=threads)
+    return rates[0], rates[1]
+
+
+def ages_hours(known: SessionHistory, *, at_us: int) -> Float64:
+    """Time in the present state of each node of a history that ends at `at_us`. (n,)"""
+    age = np.empty(len(known))
+    _ages(
+        known.offsets,
+        known.start_us,
+        known.end_us,
+        known.end_upper_us,
+        known.censored,
+        known.observed_from_us,
+        at_us,
+        age,
     )
-    return rates
+    return age
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,10 @@ class SessionStatistics:
     recent: Float64  # last five sessions: log mean, log spread, number; last five gaps: log mean; own shares gone x2
     summary: Float64  # sessions, last session, last gap, longer sessions, their excess, since first seen, recent x2
 
+    def of(self, nodes: slice) -> SessionStatistics:
+        """Those of some nodes; what is written there is written here."""
+        return SessionStatistics(*(getattr(self, f.name)[nodes] for f in fields(self)))
+
 
 def session_statistics(
     known: SessionHistory, *, at_us: int, settings: ChurnSettings, threads: int = 1
@@ -71,7 +88,7 @@ def session_statistics(
     rates, shares = len(settings.rate_half_lives_hours), len(settings.availability_half_lives_hours)
     clocks = len(settings.clock_offsets_hours)
     out = SessionStatistics(
-        age=np.zeros(n),
+        age=ages_hours(known, at_us=at_us),
         departures=np.zeros((n, rates)),
         hours_up=np.zeros((n, rates)),
         returns=np.zeros((n, rates)),
@@ -92,22 +109,32 @@ def session_statistics(
 def _fill(
     out: SessionStatistics, nodes: slice, known: SessionHistory, own: Bool, at_us: int, settings: ChurnSettings
 ) -> None:
-    of = {f.name: getattr(out, f.name)[nodes] for f in fields(out)}
+    of = out.of(nodes)
     offsets = known.offsets[nodes.start : nodes.stop + 1]
     sessions = (offsets, known.start_us, known.end_us, known.end_upper_us, known.censored)
     seen = (known.observed_from_us[nodes], np.minimum(known.observed_until_us[nodes], at_us))
     rates, shares = (np.array(h) for h in (settings.rate_half_lives_hours, settings.availability_half_lives_hours))
-    _decayed_rates(
-        *sessions, own, *seen, at_us, rates, of["departures"], of["hours_up"], of["returns"], of["hours_down"]
-    )
-    _decayed_availability(*sessions, *seen, at_us, shares, of["decayed_up"], of["decayed_observed"])
+    _decayed_rates(*sessions, own, *seen, at_us, rates, of.departures, of.hours_up, of.returns, of.hours_down)
+    _decayed_availability(*sessions, *seen, at_us, shares, of.decayed_up, of.decayed_observed)
     offsets_us = np.array([round(h * HOUR_US) for h in settings.clock_offsets_hours], dtype=np.int64)
-    _same_clock(*sessions, *seen, at_us, offsets_us, settings.clock_days, of["clock_up"], of["clock_days"])
-    _clock_remaining(*sessions, *seen, at_us, settings.clock_days, settings.edges_hours[-1], of["clock_remaining"])
+    _same_clock(*sessions, *seen, at_us, offsets_us, settings.clock_days, of.clock_up, of.clock_days)
+    _clock_remaining(*sessions, *seen, at_us, settings.clock_days, settings.edges_hours[-1], of.clock_remaining)
     limits = np.array([settings.maximum_age_hours, settings.fleet_window_hours])
-    _summaries(*sessions, *seen, at_us, limits, of["age"], of["summary"])
+    _summaries(*sessions, *seen, at_us, limits, of.age, of.summary)
     leads = np.array([settings.middle_edge_hours, settings.edges_hours[-1]])
-    _recent(*sessions, of["age"], leads, of["recent"])
+    _recent(*sessions, of.age, leads, of.recent)
+
+
+@numba.njit(cache=True, nogil=True)
+def _ages(offsets, start, end, upper, censored, seen_from, at, age):  # type: ignore[no-untyped-def]
+    hour = 3.6e9
+    for node in range(len(offsets) - 1):
+        if offsets[node] == offsets[node + 1]:
+            age[node] = max(0.0, (at - seen_from[node]) / hour)
+            continue
+        final = offsets[node + 1] - 1
+        up = censored[final] and end[final] >= at
+        age[node] = (at - start[final]) / hour if up else (at - 0.5 * (end[final] + upper[final])) / hour
 
 
 @numba.njit(cache=True, nogil=True)
@@ -119,23 +146,21 @@ def _decayed_rates(  # type: ignore[no-untyped-def]
         for j in range(len(half_lives)):
             scale = math.log(2.0) / half_lives[j]
             known_since = seen_from[node]
+            a = math.exp(-scale * (at - known_since) / hour)
             down = True
             for i in range(offsets[node], offsets[node + 1]):
+                s = math.exp(-scale * (at - start[i]) / hour)
                 if down and start[i] > known_since:
-                    a = math.exp(-scale * (at - known_since) / hour)
-                    b = math.exp(-scale * (at - start[i]) / hour)
-                    hours_down[node, j] += (b - a) / scale
-                    back[node, j] += b
+                    hours_down[node, j] += (s - a) / scale
+                    back[node, j] += s
                 left = 0.5 * (end[i] + upper[i])
-                a = math.exp(-scale * (at - start[i]) / hour)
-                b = math.exp(-scale * (at - left) / hour)
-                hours_up[node, j] += (b - a) / scale
+                a = math.exp(-scale * (at - left) / hour)
+                hours_up[node, j] += (a - s) / scale
                 if own[i]:
-                    gone[node, j] += b
+                    gone[node, j] += a
                 down = not censored[i]
                 known_since = left
             if down and seen_until[node] > known_since:
-                a = math.exp(-scale * (at - known_since) / hour)
                 b = math.exp(-scale * (at - seen_until[node]) / hour)
                 hours_down[node, j] += (b - a) / scale
 
@@ -149,19 +174,17 @@ def _decayed_availability(  # type: ignore[no-untyped-def]
         for j in range(len(half_lives)):
             scale = math.log(2.0) / half_lives[j]
             known_since = seen_from[node]
+            a = math.exp(-scale * (at - known_since) / hour)
             down = True
             for i in range(offsets[node], offsets[node + 1]):
                 left = 0.5 * (end[i] + upper[i])
-                since = known_since if down and known_since < start[i] else start[i]
-                a = math.exp(-scale * (at - since) / hour)
                 s = math.exp(-scale * (at - start[i]) / hour)
                 b = math.exp(-scale * (at - left) / hour)
                 up[node, j] += (b - s) / scale
-                observed[node, j] += (b - a) / scale
+                observed[node, j] += (b - (a if down and known_since < start[i] else s)) / scale
                 down = not censored[i]
-                known_since = left
+                known_since, a = left, b
             if down and seen_until[node] > known_since:
-                a = math.exp(-scale * (at - known_since) / hour)
                 b = math.exp(-scale * (at - seen_until[node]) / hour)
                 observed[node, j] += (b - a) / scale
 
@@ -218,12 +241,9 @@ def _summaries(  # type: ignore[no-untyped-def]
         first, last = offsets[node], offsets[node + 1]
         out[node, 5] = max(0.0, (at - seen_from[node]) / hour)
         if first == last:
-            age[node] = out[node, 5]
             continue
         final = last - 1
         up = censored[final] and end[final] >= at
-        left = 0.5 * (end[final] + upper[final])
-        age[node] = (at - start[final]) / hour if up else (at - left) / hour
         past = final if up else last
         out[node, 0] = past - first
         if past > first:
@@ -277,11 +297,10 @@ def _recent(offsets, start, end, upper, censored, age, leads, out):  # type: ign
 
 @numba.njit(cache=True, nogil=True)
 def _session_rates(  # type: ignore[no-untyped-def]
-    offsets, start, end, upper, censored, own, off, on, half_life, kappa
+    offsets, start, end, upper, censored, own, off, on, half_life, kappa, before_session, before_gap
 ):
     hour = 3.6e9
     scale = math.log(2.0) / half_life
-    before_session, before_gap = np.empty(len(start)), np.empty(len(start))
     for node in range(len(offsets) - 1):
         gone, hours_up, back, hours_down = 0.0, 0.0, 0.0, 0.0
         for i in range(offsets[node], offsets[node + 1]):
@@ -298,4 +317,3 @@ def _session_rates(  # type: ignore[no-untyped-def]
             if own[i]:
                 gone += 1.0
             before_gap[i] = (kappa + back) / (kappa / on[node] + hours_down)
-    return before_session, before_gap

@@ -150,6 +150,10 @@ class TelemetryLog:
         """The heartbeats with `ts` before the cut-off."""
         return replace(self, stops=stops_before(self.starts, self.stops, self.ts_us, cutoff_us))
 
+    def within(self, nodes: slice) -> TelemetryLog:
+        """The heartbeats of consecutive nodes."""
+        return replace(self, starts=self.starts[nodes], stops=self.stops[nodes])
+
     def select(self, index: Int64) -> TelemetryLog:
         """The heartbeats of the nodes at these positions, in this order."""
         return replace(self, starts=self.starts[index], stops=self.stops[index])
