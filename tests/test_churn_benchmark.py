@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.churn_joint import LEAST_UP_US, long_known, right_on_average
 from benchmarks.churn_table import BOOSTING, OURS, tell
 from benchmarks.churn_worlds import (
     FOLDS,
@@ -164,3 +165,31 @@ def test_table__goals_are_met_by_who_meets_them() -> None:
     assert not worse["not worse than boosting: first, all"]
     # Forecasts half-way to the truth are too timid by far: the error is above 0.02, and a goal not reached is said.
     assert not better["churn: ECE of the worst class <= 0.02"]
+
+
+def test_joint__only_nodes_whose_place_is_known_whatever_follows() -> None:
+    """At day 20: seen all along, seen for 10 days only, up for 6 days of 20, and up for 10 but for 5 since the lookup."""
+    day = 24.0
+    history = fleet(
+        {
+            "steady": [(0.0, 30 * day)],
+            "young": [(10 * day, 30 * day)],
+            "rare": [(0.0, 5 * day), (19 * day, 30 * day)],
+            "early": [(0.0, 5 * day), (15 * day, 30 * day)],
+        },
+        until=30 * day,
+        since={"young": 10 * day},
+    )
+    at = outcomes_at(history, at_us=20 * DAY_US, edges_hours=(24.0,))
+    assert long_known(history, at, placed_from_us=0).tolist() == [True, False, False, True]
+    assert long_known(history, at, placed_from_us=5 * DAY_US).tolist() == [True, False, False, False]
+    # What follows the origin changes nothing.
+    known = history.before(20 * DAY_US + LEAST_UP_US)
+    assert long_known(known, at, placed_from_us=0).tolist() == [True, False, False, True]
+
+
+def test_joint__a_mean_put_right_is_the_share_that_stayed() -> None:
+    """300 rows of which two thirds stay one hour and a third three, forecast at 0.9 and 0.8."""
+    _, outcomes = world_of(300)
+    moved = right_on_average(outcomes, np.tile([0.9, 0.8], (300, 1)))
+    assert moved.mean(axis=0) == pytest.approx([2 / 3, 1 / 3], abs=1e-6)

@@ -7,8 +7,13 @@ stay. Four kinds:
     within    all nodes in one network          across    no two in one network          mixed    half and half
     single    one node, k = 1: no dependence enters, so a gap here is the forecasts' own
 
-Sets of one origin, and of origins within a horizon of each other, share nodes and departures: the interval of a tenth
-resamples blocks of consecutive origins as long as the longest horizon.
+Sets of one origin, and of origins within a horizon of each other, share nodes and departures, and so do sets of one
+network at any time. An interval resamples both: blocks b of consecutive origins as long as the longest horizon, and
+networks g, with counts N_b and M_g drawn with replacement,
+
+    mean* = Σ_s N_b(s) M_g(s) x_s / Σ_s N_b(s) M_g(s)
+
+A set of several networks counts to that of its first replica. (Owen 2007, the pigeonhole bootstrap: a little wide.)
 """
 
 from __future__ import annotations
@@ -19,7 +24,6 @@ from typing import Any
 
 import numpy as np
 
-from models.calibration import block_bootstrap_interval
 from models.churn.joint import JointSurvival, ReplicaSets
 from models.churn.joint_fitting import states_at_edges
 from models.churn.outcomes import Outcomes
@@ -27,6 +31,7 @@ from models.events import HOUR_US, Bool, Float64, Int64
 
 KINDS = ("within", "across", "mixed", "single")
 TENTHS = 10
+_REPLICATES = 1000
 _SAFE = 0.95
 _FLOOR = 1e-6
 
@@ -74,12 +79,14 @@ class SetForecasts:
         kind: place in `KINDS`. (sets,)
         happened: 1 where at least k stayed. (sets,)
         block: consecutive origins that share departures. (sets,)
+        network: that of the first replica; of its own where unknown. (sets,)
     """
 
     methods: Mapping[str, Float64]
     kind: Int64
     happened: Float64
     block: Int64
+    network: Int64
 
     def of_kind(self, kind: str) -> Bool:
         """Sets of a kind; "all" is every kind but single."""
@@ -109,29 +116,32 @@ def forecast_sets(
     """
     draw = draw or SetDraw()
     columns: dict[str, list[Any]] = {name: [] for name in methods}
-    kinds, happened, block = [], [], []
+    kinds, happened, block, owner = [], [], [], []
+    known = np.where(network < 0, -1 - outcomes.node, network)
     block_us = round(float(outcomes.edges_hours[-1]) * HOUR_US)
     for b, kind, drawn, stays in _drawn_at_edges(outcomes, survival, network, draw):
         sets = ReplicaSets(survival[drawn.row, b], network[drawn.row], drawn.offsets)
         alive = np.add.reduceat(stays[drawn.row].astype(np.int64), drawn.offsets[:-1])
         kinds.append(np.full(len(sets), KINDS.index(kind), dtype=np.int64))
         happened.append((alive >= drawn.wanted).astype(np.float64))
-        block.append(outcomes.at_us[drawn.row[drawn.offsets[:-1]]] // block_us)
+        first = drawn.row[drawn.offsets[:-1]]
+        block.append(outcomes.at_us[first] // block_us)
+        owner.append(known[first])
         for name, joint in methods.items():
             hours = float(outcomes.edges_hours[b])
             columns[name].append(joint.at_least_of_sets(drawn.wanted, sets, hours=hours))
     if not kinds:
         raise ValueError("No replica set could be drawn: at no origin is the outcome of two nodes known.")
     together = {name: np.concatenate(parts) for name, parts in columns.items()}
-    return SetForecasts(together, np.concatenate(kinds), np.concatenate(happened), np.concatenate(block))
+    return SetForecasts(together, *(np.concatenate(parts) for parts in (kinds, happened, block, owner)))
 
 
 def joint_reliability(forecasts: SetForecasts, *, seed: int = 0) -> list[dict[str, Any]]:
     """One row a method, kind of set ("all" too) and tenth of its forecast, all edges together.
 
     Returns:
-        Rows of `model, kind, tenth, n, blocks, predicted, observed, observed_low, observed_high`; only tenths that
-        hold sets.
+        Rows of `model, kind, tenth, n, blocks, networks, predicted, observed, observed_low, observed_high`, the last
+        two around the forecasts in the tenth, which are resampled with their outcomes; only tenths that hold sets.
     """
     return [
         {"model": name, "kind": kind, **row}
@@ -155,12 +165,12 @@ def joint_scores(forecasts: SetForecasts, *, reference: str, seed: int = 0) -> l
         chosen = forecasts.of_kind(kind)
         if not chosen.any():
             continue
-        happened, block = forecasts.happened[chosen], forecasts.block[chosen]
+        happened = forecasts.happened[chosen]
         against = _log_loss(forecasts.methods[reference][chosen], happened)
         safe = forecasts.methods[reference][chosen] >= _SAFE
         for name, values in forecasts.methods.items():
             loss = _log_loss(values[chosen], happened)
-            low, high = block_bootstrap_interval(loss - against, block, seed=seed)
+            low, high = _interval(loss - against, forecasts.block[chosen], forecasts.network[chosen], seed=seed)
             rows.append(
                 {
                     "model": name,
@@ -195,20 +205,39 @@ def worst_gap(rows: Sequence[dict[str, Any]], *, model: str, kind: str = "all", 
 
 def _tenths(forecasts: SetForecasts, model: str, kind: str, seed: int) -> Iterator[dict[str, Any]]:
     chosen = forecasts.of_kind(kind)
-    forecast, happened, block = forecasts.methods[model][chosen], forecasts.happened[chosen], forecasts.block[chosen]
+    forecast, happened = forecasts.methods[model][chosen], forecasts.happened[chosen]
+    block, network = forecasts.block[chosen], forecasts.network[chosen]
     tenth = np.minimum((forecast * TENTHS).astype(np.int64), TENTHS - 1)
     for t in np.unique(tenth):
         inside = tenth == t
-        low, high = block_bootstrap_interval(happened[inside], block[inside], seed=seed)
+        gap, predicted = happened[inside] - forecast[inside], float(forecast[inside].mean())
+        low, high = _interval(gap, block[inside], network[inside], seed=seed)
         yield {
             "tenth": int(t),
             "n": int(inside.sum()),
             "blocks": len(np.unique(block[inside])),
-            "predicted": float(forecast[inside].mean()),
+            "networks": len(np.unique(network[inside])),
+            "predicted": predicted,
             "observed": float(happened[inside].mean()),
-            "observed_low": low,
-            "observed_high": high,
+            "observed_low": min(max(predicted + low, 0.0), 1.0),
+            "observed_high": min(max(predicted + high, 0.0), 1.0),
         }
+
+
+def _interval(values: Float64, block: Int64, network: Int64, *, seed: int) -> tuple[float, float]:
+    """95 % interval of the mean when blocks and networks are resampled, both with replacement."""
+    rng = np.random.default_rng(seed)
+    (_, b), (_, g) = (np.unique(codes, return_inverse=True) for codes in (block, network))
+    shape = blocks, networks = int(b.max()) + 1, int(g.max()) + 1
+    cell = b * networks + g
+    total, count = (
+        np.bincount(cell, weights=w, minlength=blocks * networks).reshape(shape) for w in (values, np.ones(len(values)))
+    )
+    drawn_blocks = rng.multinomial(blocks, np.full(blocks, 1.0 / blocks), _REPLICATES).astype(np.float64)
+    drawn_networks = rng.multinomial(networks, np.full(networks, 1.0 / networks), _REPLICATES)
+    sums, sizes = (np.sum((drawn_blocks @ part) * drawn_networks, axis=1) for part in (total, count))
+    low, high = np.quantile(sums[sizes > 0] / sizes[sizes > 0], [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _drawn_at_edges(

@@ -24,6 +24,7 @@ from models.churn.recalibration import HazardCalibration, calibrated_logits, fit
 from models.churn.settings import ChurnSettings
 from models.churn.training import fit_tables
 from models.events import DAY_US, HOUR_US, Float64
+from models.observation import Gap
 
 INSTANT = pa.timestamp("us", tz="UTC")
 EDGES = (2.0, 4.0, 8.0)
@@ -342,6 +343,18 @@ def test_matured__a_thinned_origin_stands_for_all(world: SessionHistory, base: C
         mine = rows.outcomes.at_us == origin
         assert mine.sum() == 50
         assert rows.stands_for[mine].sum() == pytest.approx(world.before(int(origin)).up_at(int(origin)).sum())
+
+
+def test_matured__origins_in_a_hole_that_became_known_later(world: SessionHistory, base: ChurnForecaster) -> None:
+    """A hole is known 3 h after it began: origins of these hours were read, but nothing that left in it is known."""
+    start_us = 8 * DAY_US + HOUR_US // 2
+    end_us = start_us + 6 * HOUR_US
+    holed = replace(world, holes=(Gap(start_us, end_us, start_us + 3 * HOUR_US),))
+    rows = MaturedOrigins(base, 1.0, 50).rows(holed, since_us=8 * DAY_US, at_us=9 * DAY_US)
+    assert rows is not None
+    read = np.unique(rows.outcomes.at_us)
+    assert 8 * DAY_US in read
+    assert not np.any((read > start_us) & (read < end_us))
 
 
 def test_settled__what_may_still_be_unnoticed_is_censored() -> None:
