@@ -52,7 +52,7 @@ class PlacementSettings:
     """Solver of the whole programme: HiGHS, CP-SAT or SCIP."""
     whole_programme_arcs: int = 600
     """Largest instance, in (segment, location, source) arcs, that is handed to the solver as one programme."""
-    exact_flow_arcs: int = 300_000
+    exact_flow_arcs: int = 3_000_000
     """Largest instance, in arcs over held copies, whose shares are solved exactly as a minimum-cost flow."""
     thorough_arcs: int = 2_000_000
     """Largest instance, in arcs, for which every way to place is tried; larger ones get the best of two."""
@@ -62,10 +62,13 @@ class PlacementSettings:
     """Branch-and-bound nodes after which the solver stops: the same on every machine, unlike a time."""
     time_limit_seconds: float = 60.0
     """Guard on the solver's time; a plan comes back in any case."""
-    bound_iterations: int = 300
+    bound_iterations: int = 600
     """Most passes of the price search that proves the lower bound and guides the placement."""
-    bound_arc_visits: int = 200_000_000
-    """Work of the price search, in arcs looked at (some 10 ns each): larger instances get fewer passes, at least 4."""
+    bound_arc_visits: int = 2_000_000_000
+    """Work of the price search, in arcs looked at (some 30 ns each): larger instances get fewer passes, at least 10."""
+
+    threads: int = 2
+    """Threads of the price search; the plan is the same on any number of them."""
 
     def __post_init__(self) -> None:
         problems = _setting_problems(self)
@@ -78,7 +81,7 @@ def _setting_problems(settings: PlacementSettings) -> list[str]:
     problems = [f"Expected {name} >= 0 and finite, got {getattr(settings, name)!r}." for name in nonnegative]
     if not 0 <= settings.availability_target < 1:
         problems.append(f"Expected availability_target in [0, 1), got {settings.availability_target!r}.")
-    for name in ("max_copies_per_network", "candidates_per_location"):
+    for name in ("max_copies_per_network", "candidates_per_location", "threads"):
         if getattr(settings, name) < 1:
             problems.append(f"Expected {name} >= 1, got {getattr(settings, name)!r}.")
     for name in ("storage_share_by_tier", "uplink_share_by_tier"):

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from placement.check import check
-from placement.copies import Copies, add_while_fitting, keep_current, within_limits
+from placement.copies import Copies, keep_current, within_limits
+from placement.dive import DiveSettings, dive
 from placement.errors import PlanError
 from placement.flows import Flows, best_flows, delivery_cost
 from placement.formulation import arc_count, solve_whole
@@ -24,8 +25,8 @@ from placement.problem import PlacementProblem
 from placement.requirements import meet_requirements, missing_requirements
 
 Progress = Callable[[str], None]
-ROUNDED_FROM = (0.9, 0.4)
-"""Shares from which copies of the price search are placed before the greedy fills the rest."""
+DIVES = (DiveSettings(rounds=24), DiveSettings(rounds=12), DiveSettings(rounds=24, closing_mass=0.5))
+"""Ways to round the relaxation: the first for large instances, all for small ones."""
 
 
 @dataclass(frozen=True)
@@ -64,23 +65,14 @@ def solve(problem: PlacementProblem, *, seed: int = 0, progress: Progress | None
 
 
 def _candidates(problem: PlacementProblem, guide: Guide) -> Iterator[tuple[str, Copies]]:
-    thorough = arc_count(problem) <= problem.settings.thorough_arcs
-    for share in ROUNDED_FROM if thorough else ROUNDED_FROM[:1]:
-        yield f"rounded from {share:.0%}", _rounded(problem, guide, share)
+    thorough = guide.candidates.n_arcs <= problem.settings.thorough_arcs
+    for number, settings in enumerate(DIVES if thorough else DIVES[:1]):
+        yield f"dive {number + 1}", place_greedily(problem, start=dive(problem, guide, settings))
     if thorough:
         yield "greedy", place_greedily(problem)
     if not problem.standing.any():  # tier-1 copies compete for the movement budget: serve them first, too
         kept = meet_requirements(problem, keep_current(problem))
         yield "requirements, then greedy", place_greedily(problem, start=kept)
-
-
-def _rounded(problem: PlacementProblem, guide: Guide, least: float) -> Copies:
-    """The copies that the price search held at least so far, as far as they fit, and greedy for the rest."""
-    chosen = np.flatnonzero(guide.share >= least)
-    order = chosen[np.argsort(-guide.share[chosen], kind="stable")]
-    empty = np.zeros(0, dtype=np.int32)
-    start = add_while_fitting(problem, Copies(empty, empty), guide.segment[order], guide.source[order])
-    return place_greedily(problem, start=start)
 
 
 def _price(problem: PlacementProblem, method: str, copies: Copies) -> Incumbent:

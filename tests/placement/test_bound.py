@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.bound import Prices, certify, first_backing
+from placement.bound import Prices, certify
 from placement.greedy import place_greedily
 from placement.problem import PlacementProblem
 from tests.placement.tiny import GB, cost_of, hand_problem, tiny_problem
@@ -49,22 +49,3 @@ def test_certify__any_prices_prove_a_bound(seed: int, scale: float, pops_hold_ev
     )
     plan_cost = cost_of(problem, place_greedily(problem))
     assert certify(problem, prices) <= plan_cost * (1 + 1e-9)
-
-
-def test_first_backing__the_push_or_the_penalty() -> None:
-    """A tier-1 copy is pushed by the origin, unless the penalty for doing without is smaller."""
-    problem = hand_problem()
-    for penalty, worth in ((100.0, 50.0), (50.0, 50.0), (20.0, 20.0)):  # 1 GB from the origin costs 50
-        chosen = replace(problem.settings, pops_hold_everything=False, origin_fallback_millidollars=penalty)
-        np.testing.assert_allclose(first_backing(replace(problem, settings=chosen)), worth)
-    assert not first_backing(problem).any()  # POPs that hold everything need no push
-
-
-def test_first_backing__held_already() -> None:
-    """What a POP holds now costs nothing to keep."""
-    problem = hand_problem()
-    chosen = replace(problem.settings, pops_hold_everything=False)
-    held = replace(
-        problem, settings=chosen, current_segment=np.array([1], np.int32), current_source=np.array([0], np.int32)
-    )
-    np.testing.assert_allclose(first_backing(held), [50.0, 0.0])

@@ -1,0 +1,161 @@
+"""From copies held in part to whole ones: fix the surest, let the relaxation answer, fix the next.
+
+The relaxation spreads a copy over sources that are nearly alike, so single candidates are rarely held whole. What counts
+is the mass of a cluster: the candidates of one segment in one location. In each round the clusters of most mass get one
+copy each, at the candidate held most that still has room, until a share of all mass is fixed; where hardly any mass is
+left, the cluster's other candidates are barred. Then the passes go on from where they were, on what is left.
+
+Candidates that the search hardly holds are left out beforehand: they prove nothing here, and the rest is much smaller.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+from placement.copies import Copies, add_while_fitting
+from placement.prices import Guide
+from placement.primal_dual import FREE, HELD, PrimalDual
+from placement.problem import Float64, Int64, PlacementProblem
+
+LEAST_HELD = 1e-3
+"""Share of a candidate below which the dive does without it."""
+CERTAIN, POSSIBLE = 0.3, 0.05
+"""Least mass of a cluster that gets a copy, and that in the last round."""
+
+
+@dataclass(frozen=True)
+class DiveSettings:
+    """How fast copies are fixed."""
+
+    rounds: int = 24
+    """Rounds until all mass is fixed."""
+    passes: int = 30
+    """Passes of the relaxation after each round."""
+    closing_mass: float = 0.25
+    """Mass left in a cluster, beside a copy just fixed, below which its other candidates are barred."""
+
+
+def dive(problem: PlacementProblem, guide: Guide, settings: DiveSettings) -> Copies:
+    """Whole copies within the hard limits, led by the relaxation; the guide itself is not touched."""
+    search = guide.search.copy()
+    search.keep((guide.share > LEAST_HELD) | guide.candidates.graph.stands)
+    clusters = _Clusters.of(problem, search)
+    room = _Room.of(problem)
+    for number in range(settings.rounds):
+        mass = clusters.mass(search)
+        possible = mass >= (POSSIBLE if number == settings.rounds - 1 else CERTAIN)
+        total = float(mass[mass >= POSSIBLE].sum())
+        if total <= 0:
+            break
+        order = np.flatnonzero(possible)
+        order = order[np.argsort(-mass[order], kind="stable")]
+        _fix(problem, search, clusters, room, order, mass, total / (settings.rounds - number), settings.closing_mass)
+        search.run(settings.passes)
+    held = np.flatnonzero((search.fixed == HELD) & ~search.candidates.graph.stands)
+    empty = np.zeros(0, dtype=np.int32)
+    segment, source = search.candidates.segment[held], search.candidates.graph.source[held]
+    return add_while_fitting(problem, Copies(empty, empty), segment, source)
+
+
+@dataclass(frozen=True)
+class _Clusters:
+    """Candidates by (segment, location): cluster of each candidate, and the members of each cluster."""
+
+    of_candidate: Int64
+    start: Int64
+    member: Int64
+
+    @classmethod
+    def of(cls, problem: PlacementProblem, search: PrimalDual) -> _Clusters:
+        candidates = search.candidates
+        location = problem.sources.location[candidates.graph.source].astype(np.int64)
+        keys = candidates.segment.astype(np.int64) * (len(problem.locations) + 1) + location + 1
+        found, code = np.unique(keys, return_inverse=True)
+        member = np.argsort(code, kind="stable")
+        return cls(code, np.searchsorted(code[member], np.arange(len(found) + 1)), member)
+
+    def mass(self, search: PrimalDual) -> Float64:
+        free = np.where(search.fixed == FREE, np.clip(search.state.hold, 0.0, 1.0), 0.0)
+        return np.asarray(np.bincount(self.of_candidate, weights=free, minlength=len(self.start) - 1), np.float64)
+
+
+@dataclass(frozen=True)
+class _Room:
+    """What is left of storage (N,) and of the movement budget (1,)."""
+
+    storage: Float64
+    movement: Float64
+
+    @classmethod
+    def of(cls, problem: PlacementProblem) -> _Room:
+        return cls(problem.storage_limit_bytes.copy(), np.array([problem.movement_limit_bytes]))
+
+
+def _fix(
+    problem: PlacementProblem,
+    search: PrimalDual,
+    clusters: _Clusters,
+    room: _Room,
+    order: Int64,
+    mass: Float64,
+    quota: float,
+    closing_mass: float,
+) -> None:
+    _fix_clusters(
+        search.candidates.graph,
+        search.candidates.segment,
+        (clusters.start, clusters.member, order, mass),
+        (search.fixed, search.state.hold),
+        (room.storage, room.movement),
+        (problem.sources.network, problem.settings.max_copies_per_network),
+        quota,
+        closing_mass,
+    )
+
+
+@numba.njit(cache=True)
+def _fix_clusters(graph, segment, clusters, state, room, spread, quota, closing_mass) -> None:  # type: ignore[no-untyped-def]
+    start, member, order, mass = clusters
+    fixed, hold = state
+    storage, movement = room
+    done = 0.0
+    for cluster in order:
+        if done >= quota:
+            break
+        best = -1
+        for at in range(start[cluster], start[cluster + 1]):
+            c = member[at]
+            if fixed[c] != 0:
+                continue
+            if not _fits(graph, segment, c, fixed, storage, movement, spread):
+                fixed[c], hold[c] = -1, 0.0
+            elif best < 0 or hold[c] > hold[best]:
+                best = c
+        if best < 0:
+            continue
+        fixed[best], hold[best] = 1, 1.0
+        storage[graph.source[best]] -= graph.size[segment[best]]
+        movement[0] -= graph.moved[best]
+        done += min(mass[cluster], 1.0)
+        if mass[cluster] - 1.0 < closing_mass:
+            for at in range(start[cluster], start[cluster + 1]):
+                if fixed[member[at]] == 0:
+                    fixed[member[at]], hold[member[at]] = -1, 0.0
+
+
+@numba.njit(cache=True)
+def _fits(graph, segment, c: int, fixed, storage, movement, spread) -> bool:  # type: ignore[no-untyped-def]
+    """Whether candidate c still fits its source, the movement budget and the spread over networks."""
+    network, most = spread
+    s, n = segment[c], graph.source[c]
+    if graph.size[s] > storage[n] or graph.moved[c] > movement[0]:
+        return False
+    crowd = 0
+    if network[n] >= 0:
+        for other in range(graph.copy_start[s], graph.copy_start[s + 1]):
+            if fixed[other] == 1 and network[graph.source[other]] == network[n]:
+                crowd += 1
+    return bool(crowd < most)
