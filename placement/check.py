@@ -69,7 +69,7 @@ def check(problem: PlacementProblem, plan: Plan) -> CheckReport:
     sized = problem.segments.bytes[plan.segment]
     is_new = ~problem.is_current(plan.segment, plan.source)
     push = float((sized * problem.push_price[plan.source])[is_new].sum())
-    fallback = len(plan.fallback_segment) * problem.settings.origin_fallback_millidollars
+    fallback = len(plan.fallback_segment) * problem.fallback_price
     moved = int(sized[is_new].sum())
     report = CheckReport((), _delivery(problem, plan), push, fallback, moved)
     for rule in _RULES:

@@ -70,12 +70,9 @@ class Answer:
 def solve_whole(problem: PlacementProblem, *, seed: int, hint: Copies | None = None) -> Answer:
     """Builds the programme and solves it within the limits of the settings."""
     programme = formulate(problem)
-    result = mathopt.solve(
-        programme.model,
-        SOLVERS[problem.settings.solver],
-        params=_parameters(problem, seed),
-        model_params=_hint(programme, hint),
-    )
+    result = _solved(programme, seed, hint)
+    if result is None:
+        return Answer(None, np.inf, 0.0)
     bound = result.termination.objective_bounds.dual_bound
     if not result.solutions or result.solutions[0].primal_solution is None:
         return Answer(None, np.inf, bound if np.isfinite(bound) else 0.0)
@@ -134,7 +131,7 @@ def _objective(programme: Programme) -> None:
     prices = problem.serving_price(pairs[:, 0], pairs[:, 1].astype(np.int32)) - problem.origin_price[pairs[:, 0]]
     terms = [(c, x) for c, x in zip((requests[pairs[:, 0]] * prices).tolist(), programme.serve.values(), strict=True)]
     terms += [(_push_bytes(problem, s, n) * problem.push_price[n], y) for (s, n), y in programme.hold.items()]
-    terms += [(problem.settings.origin_fallback_millidollars, z) for z in programme.fallback.values()]
+    terms += [(problem.fallback_price, z) for z in programme.fallback.values()]
     programme.model.minimize(_sum(terms) + float(requests @ problem.origin_price))
 
 
@@ -272,6 +269,15 @@ def _by_source(
 
 def _sum(terms: list[tuple[float, mathopt.Variable]]) -> mathopt.LinearSum:
     return mathopt.fast_sum([float(factor) * variable for factor, variable in terms])
+
+
+def _solved(programme: Programme, seed: int, hint: Copies | None) -> mathopt.SolveResult | None:
+    """The solver's result; None where it failed, as HiGHS does on what breaks a limit by less than its tolerance."""
+    solver, parameters = SOLVERS[programme.problem.settings.solver], _parameters(programme.problem, seed)
+    try:
+        return mathopt.solve(programme.model, solver, params=parameters, model_params=_hint(programme, hint))
+    except (RuntimeError, ValueError, AttributeError):  # MathOpt raises the last where it cannot read its own status
+        return None
 
 
 def _parameters(problem: PlacementProblem, seed: int) -> mathopt.SolveParameters:

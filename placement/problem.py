@@ -31,6 +31,9 @@ BYTES_PER_GB = 1e9
 CREDIT_LIMIT = 13.8
 """Most that one copy counts towards availability: nobody is believed beyond six nines, since -ln(1e-6) = 13.8."""
 
+COPIES_OF_EVERYTHING = 4.0
+"""A hard requirement is worth more than serving all from the origin and pushing so many copies of every segment."""
+
 
 @dataclass(frozen=True)
 class Segments:
@@ -200,6 +203,15 @@ class PlacementProblem:
         """What a copy counts towards availability, -ln(1 - survival), (N,)."""
         loss = np.maximum(1.0 - self.sources.survival, np.exp(-CREDIT_LIMIT))
         return np.where(self.sources.eligible, -np.log(loss), 0.0)
+
+    @cached_property
+    def fallback_price(self) -> float:
+        """Price of a segment that falls back to the origin, in m$; where that is forbidden, above any plan's whole cost."""
+        settings = self.settings
+        if settings.allow_origin_fallback:
+            return settings.origin_fallback_millidollars
+        fill = COPIES_OF_EVERYTHING * float(self.segments.bytes.sum()) * float(self.push_price.max(initial=0.0))
+        return settings.origin_fallback_millidollars + float(self.demand.requests @ self.origin_price) + fill
 
     @cached_property
     def required_credit(self) -> float:

@@ -33,7 +33,7 @@ class PlacementSettings:
     require_tier_one_copy: bool = True
     """Whether each segment needs a copy on a POP (or else falls back to the origin)."""
     allow_origin_fallback: bool = True
-    """Whether missing the two requirements above is only penalised; false makes them hard."""
+    """Whether missing the two requirements above is only penalised; false makes them hard, whatever they cost."""
     pops_hold_everything: bool = True
     """Whether POPs are caches of unlimited storage, so that every segment is on every eligible POP already."""
     max_copies_per_network: int = 2

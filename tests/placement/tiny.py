@@ -64,7 +64,7 @@ def cost_of(problem: PlacementProblem, copies: Copies) -> float:
     is_new = ~problem.is_current(copies.segment, copies.source)
     push = (problem.segments.bytes[copies.segment] * problem.push_price[copies.source])[is_new].sum()
     missing = int(missing_requirements(problem, copies).sum())
-    return delivery_cost(problem, flows) + float(push) + missing * problem.settings.origin_fallback_millidollars
+    return delivery_cost(problem, flows) + float(push) + missing * problem.fallback_price
 
 
 def brute_force(problem: PlacementProblem) -> float:
