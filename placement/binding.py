@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from placement.bound import Prices
-from placement.copies import Copies, spare_storage
+from placement.copies import Copies, movement_left, spare_storage
 from placement.flows import Flows
 from placement.problem import BYTES_PER_GB, Bool, Float64, PlacementProblem
 from placement.requirements import missing_requirements
@@ -43,11 +43,15 @@ def sent_bytes(problem: PlacementProblem, flows: Flows) -> Float64:
 
 
 def _movement(problem: PlacementProblem, copies: Copies, prices: Prices | None) -> Iterator[str]:
-    moved = float(problem.segments.bytes[copies.segment] @ ~problem.is_current(copies.segment, copies.source))
-    budget = problem.movement_limit_bytes
-    if budget - moved >= _ordinary_bytes(problem):
+    left, budget = movement_left(problem, copies), problem.movement_limit_bytes
+    networks = np.unique(problem.sources.network[problem.sources.network >= 0])
+    spent = left[1 + networks] < _ordinary_bytes(problem)
+    if spent.any():
+        limit = problem.settings.movement_budget_bytes_per_network
+        yield f"Movement: {int(spent.sum())} of {len(networks)} networks have no room left in their {limit} bytes."
+    if left[0] >= _ordinary_bytes(problem):
         return
-    yield f"Movement: {moved:.0f} of {budget:.0f} bytes are used."
+    yield f"Movement: {budget - left[0]:.0f} of {budget:.0f} bytes are used."
     if prices is not None and prices.movement > 0:
         saved = money(prices.movement * BYTES_PER_GB)
         yield f"Movement binds: 1 GB more would save about {saved} over the horizon."

@@ -186,6 +186,17 @@ def _movement(problem: PlacementProblem, plan: Plan) -> Iterator[Violation]:
     yield from _above("5 movement", moved, limit, lambda _: "all sources", "bytes")
 
 
+def _movement_per_network(problem: PlacementProblem, plan: Plan) -> Iterator[Violation]:
+    """(5') What is pushed to each network fits that network's movement budget."""
+    budget = problem.settings.movement_budget_bytes_per_network
+    if budget is None:
+        return
+    pushed = ~problem.is_current(plan.segment, plan.source) & (problem.sources.network[plan.source] >= 0)
+    networks = problem.sources.network[plan.source[pushed]]
+    moved = np.bincount(networks, weights=problem.segments.bytes[plan.segment[pushed]].astype(np.float64))
+    yield from _above("5' movement", moved, np.full(len(moved), float(budget)), lambda f: f"network {f}", "bytes")
+
+
 def availability_credit(problem: PlacementProblem, plan: Plan) -> Float64:
     """-ln P(no live copy) that is certain however copies of one network fail together, (S,).
 
@@ -280,6 +291,7 @@ _RULES: tuple[Callable[[PlacementProblem, Plan], Iterator[Violation]], ...] = (
     _storage,
     _uplink,
     _movement,
+    _movement_per_network,
     _availability,
     _tier_one,
     _spread,

@@ -3,7 +3,7 @@
 Sets        s segment, l location, k = (s, l) with demand, n source that may serve l; P POPs, M nodes; f network.
 Data        r_k requests, q_s bytes, p_n survival, c_kn price of a request served by n, c_ko by the origin,
             g_n price of a pushed byte, new_sn = 1 if n does not hold s yet, C_n storage, U_n uplink less headroom and
-            times survival, B movement budget, a = -ln(1 - availability target), w_n = -ln(1 - p_n), h penalty.
+            times survival, B and B_f movement budgets, a = -ln(1 - availability target), w_n = -ln(1 - p_n), h penalty.
 Variables   y_sn in {0, 1} hold a copy; x_kn in [0, p_n] expected share of k's requests that n serves;
             z_s in {0, 1} fall back to the origin; v_sn in [0, 1] the copy that a network counts for availability.
 Programme   min  sum_k r_k (c_ko + sum_n (c_kn - c_ko) x_kn) + sum_sn g_n q_s new_sn y_sn + h sum_s z_s
@@ -14,6 +14,7 @@ Programme   min  sum_k r_k (c_ko + sum_n (c_kn - c_ko) x_kn) + sum_sn g_n q_s ne
 (3)  sum_s q_s y_sn <= C_n                        storage
 (4)  sum_k q_s r_k x_kn <= U_n                    uplink
 (5)  sum_sn q_s new_sn y_sn <= B                  movement
+(5') sum_{n in f} sum_s q_s new_sn y_sn <= B_f     movement into a network
 (6)  sum_n w_n v_sn + a z_s >= a, v_sn <= y_sn, sum_{n in f} v_sn <= 1   availability; a network counts once, because
      its sources may fail together
 (7)  sum_{n in P} y_sn + z_s >= 1                 a copy on tier 1
@@ -100,6 +101,7 @@ def formulate(problem: PlacementProblem) -> Programme:
         _storage,
         _uplink,
         _movement,
+        _movement_per_network,
         _availability,
         _tier_one,
         _spread,
@@ -171,7 +173,7 @@ def _coverage(programme: Programme) -> None:
 def _storage(programme: Programme) -> None:
     """(3) What a source holds fits its room."""
     sizes = programme.problem.segments.bytes
-    for n, terms in _by_source([(n, float(sizes[s]), y) for (s, n), y in programme.hold.items()]):
+    for n, terms in _grouped([(n, float(sizes[s]), y) for (s, n), y in programme.hold.items()]):
         limit = float(programme.problem.storage_limit_bytes[n])
         programme.model.add_linear_constraint(_sum(terms) * 1e-6 <= limit * 1e-6, name=f"3[{n}]")
 
@@ -180,7 +182,7 @@ def _uplink(programme: Programme) -> None:
     """(4) What a source serves fits the uplink it is expected to have."""
     problem = programme.problem
     sent = (problem.demand_segment_bytes * problem.demand.requests).tolist()
-    for n, terms in _by_source([(n, sent[k], x) for (k, n), x in programme.serve.items()]):
+    for n, terms in _grouped([(n, sent[k], x) for (k, n), x in programme.serve.items()]):
         limit = float(problem.usable_uplink_bytes[n])
         if np.isfinite(limit):
             programme.model.add_linear_constraint(_sum(terms) * 1e-6 <= limit * 1e-6, name=f"4[{n}]")
@@ -193,6 +195,17 @@ def _movement(programme: Programme) -> None:
     if np.isfinite(problem.movement_limit_bytes):
         limit = problem.movement_limit_bytes * 1e-6
         programme.model.add_linear_constraint(pushed * 1e-6 <= limit, name="5")
+
+
+def _movement_per_network(programme: Programme) -> None:
+    """(5') What is pushed to a network fits its movement budget."""
+    problem, budget = programme.problem, programme.problem.settings.movement_budget_bytes_per_network
+    if budget is None:
+        return
+    network = problem.sources.network.tolist()
+    pushed = [(network[n], _push_bytes(problem, s, n), y) for (s, n), y in programme.hold.items() if network[n] >= 0]
+    for f, terms in _grouped(pushed):
+        programme.model.add_linear_constraint(_sum(terms) * 1e-6 <= budget * 1e-6, name=f"5'[{f}]")
 
 
 def _availability(programme: Programme) -> None:
@@ -258,12 +271,12 @@ def _push_bytes(problem: PlacementProblem, segment: int, source: int) -> float:
     return 0.0 if held else float(problem.segments.bytes[segment])
 
 
-def _by_source(
+def _grouped(
     terms: list[tuple[int, float, mathopt.Variable]],
 ) -> list[tuple[int, list[tuple[float, mathopt.Variable]]]]:
     groups: dict[int, list[tuple[float, mathopt.Variable]]] = {}
-    for n, factor, variable in terms:
-        groups.setdefault(n, []).append((factor, variable))
+    for key, factor, variable in terms:
+        groups.setdefault(key, []).append((factor, variable))
     return sorted(groups.items())
 
 

@@ -230,6 +230,14 @@ class PlacementProblem:
         return float("inf") if budget is None else float(budget)
 
     @cached_property
+    def movement_limits_bytes(self) -> Float64:
+        """Most bytes to push in all, then to each network, (1 + networks,)."""
+        budget = self.settings.movement_budget_bytes_per_network
+        limits = np.full(2 + int(self.sources.network.max(initial=-1)), np.inf if budget is None else float(budget))
+        limits[0] = self.movement_limit_bytes
+        return limits
+
+    @cached_property
     def unplaceable(self) -> Bool:
         """Segments that are larger than the room of every eligible node, (S,)."""
         mesh = self.sources.eligible & ~self.is_pop

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from placement.copies import NO_LIMIT, Copies, add_while_fitting, spare_storage
+from placement.copies import NO_LIMIT, Copies, add_while_fitting, moved_bytes, movement_left, spare_storage
 from placement.problem import Bool, Float64, Int32, Int64, PlacementProblem
 
 CREDIT_SLACK = 1e-6
@@ -31,13 +31,14 @@ def meet_requirements(problem: PlacementProblem, copies: Copies) -> Copies:
 def required_copies(problem: PlacementProblem) -> Copies:
     """The fewest copies that bring each segment to its requirements, the largest segments first, nothing else placed."""
     empty = np.zeros(0, dtype=np.int32)
-    spare, left = problem.storage_limit_bytes.copy(), problem.movement_limit_bytes
+    spare, left = problem.storage_limit_bytes.copy(), problem.movement_limits_bytes.copy()
     segments, sources = [empty], [empty]
     for s in np.argsort(-problem.segments.bytes, kind="stable").tolist():
         size = float(problem.segments.bytes[s])
-        added, met = fewest_copies(problem, s, empty, able=may_hold(problem, s) & (spare >= size), spare=spare)
-        pushed = size * float((~problem.is_current(np.full(len(added), s, np.int32), added)).sum())
-        if met and pushed <= left:
+        able = may_hold(problem, s) & (spare >= size) & may_receive(problem, s, left)
+        added, met = fewest_copies(problem, s, empty, able=able, spare=spare)
+        pushed = moved_bytes(problem, Copies(np.full(len(added), s, np.int32), added))
+        if met and (pushed <= left).all():
             spare[added] -= size
             left -= pushed
             segments.append(np.full(len(added), s, dtype=np.int32))
@@ -49,6 +50,13 @@ def may_hold(problem: PlacementProblem, segment: int) -> Bool:
     """Sources that could hold the segment if they held nothing else, (N,)."""
     fits = problem.segments.bytes[segment] <= problem.storage_limit_bytes
     return np.asarray(problem.sources.eligible & ~problem.standing & fits)
+
+
+def may_receive(problem: PlacementProblem, segment: int, left: Float64) -> Bool:
+    """Sources that hold the segment now or whose network may still be pushed so many bytes, (N,)."""
+    everyone = np.arange(len(problem.sources), dtype=np.int32)
+    is_current = problem.is_current(np.full(len(everyone), segment, np.int32), everyone)
+    return np.asarray(is_current | (problem.segments.bytes[segment] <= left[problem.sources.network + 1]))
 
 
 def fewest_copies(
@@ -135,9 +143,13 @@ def _offers(problem: PlacementProblem, copies: Copies) -> Copies:
     pops_first = ~problem.is_pop[candidates] & problem.settings.require_tier_one_copy
     ranked = candidates[np.lexsort((candidates, price[candidates], pops_first))]
     segments, sources = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+    left, by_network = movement_left(problem, copies), problem.settings.movement_budget_bytes_per_network is not None
     for s in needy:
-        chosen = _mend(problem, copies, int(s), ranked, spare)
+        able = ranked[may_receive(problem, int(s), left)[ranked]] if by_network else ranked
+        chosen = _mend(problem, copies, int(s), able, spare)
         spare[chosen] -= problem.segments.bytes[s]
+        if by_network:
+            left -= moved_bytes(problem, Copies(np.full(len(chosen), s, np.int32), chosen.astype(np.int32)))
         segments.append(np.full(len(chosen), s, dtype=np.int32))
         sources.append(chosen.astype(np.int32))
     return Copies(np.concatenate(segments), np.concatenate(sources))

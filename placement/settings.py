@@ -28,6 +28,8 @@ class PlacementSettings:
     """Time lost when a chosen source turns out to be gone, until the next source answers, in milliseconds."""
     movement_budget_bytes: int | None = None
     """Most bytes that one plan may push to sources that do not hold them; null for no limit."""
+    movement_budget_bytes_per_network: int | None = None
+    """Most bytes that one plan may push to the sources of any one network; null for no limit."""
     availability_target: float = 0.999
     """Least probability that a live copy of each segment exists over the horizon, in [0, 1)."""
     require_tier_one_copy: bool = True
@@ -88,8 +90,10 @@ def _setting_problems(settings: PlacementSettings) -> list[str]:
     caps = settings.max_copies_by_tier
     if caps is not None and (len(caps) != 3 or any(cap < 0 for cap in caps)):
         problems.append(f"Expected max_copies_by_tier to be three numbers >= 0 or null, got {caps!r}.")
-    if settings.movement_budget_bytes is not None and settings.movement_budget_bytes < 0:
-        problems.append(f"Expected movement_budget_bytes >= 0 or null, got {settings.movement_budget_bytes!r}.")
+    for name in ("movement_budget_bytes", "movement_budget_bytes_per_network"):
+        budget = getattr(settings, name)
+        if budget is not None and not budget >= 0:
+            problems.append(f"Expected {name} >= 0 or null, got {budget!r}.")
     if settings.solver not in ("highs", "cp-sat", "gscip"):
         problems.append(f"Expected solver to be 'highs', 'cp-sat' or 'gscip', got {settings.solver!r}.")
     return problems

@@ -2,7 +2,7 @@
 
 A reason names one constraint where one will do. First what no plan could meet, whatever else it held: a POP (7), a cap
 (10), room for the segment itself (3), the target (6). Then what the required copies lack beside everything else: bytes
-to move (5), room (3), or both. `Relaxation.applied` grants exactly what the sentence asks for.
+to move (5, 5'), room (3), or several. `Relaxation.applied` grants exactly what the sentence asks for.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from placement.copies import Copies, spare_storage
+from placement.copies import Copies, moved_bytes, movement_left, spare_storage
 from placement.problem import Float64, Int64, PlacementProblem
-from placement.requirements import fewest_copies, may_hold, required_copies
+from placement.requirements import fewest_copies, may_hold, may_receive, required_copies
 
 SOURCES_NAMED = 3
 TARGET_DIGITS = 1e6
@@ -31,6 +31,7 @@ class Relaxation:
         target: availability that can be attained.
         storage_bytes: more storage at each source. (N,)
         movement_bytes: more bytes to move.
+        network_bytes: more bytes to move to any one network.
     """
 
     segments: Int64
@@ -39,13 +40,14 @@ class Relaxation:
     tier_one_cap: int = 0
     target: float | None = None
     movement_bytes: int = 0
+    network_bytes: int = 0
 
     @property
     def size(self) -> tuple[int, int]:
         """How many limits are relaxed, and by how many bytes: the least relaxation has the least of it."""
-        parts = (self.needs_pop, self.tier_one_cap > 0, self.target is not None, self.storage_bytes.any())
-        amount = int(self.storage_bytes.sum()) + self.movement_bytes
-        return sum(map(bool, parts)) + (self.movement_bytes > 0), amount
+        amounts = (int(self.storage_bytes.sum()), self.movement_bytes, self.network_bytes)
+        parts = (self.needs_pop, self.tier_one_cap > 0, self.target is not None, *amounts)
+        return sum(map(bool, parts)), sum(amounts)
 
     def applied(self, problem: PlacementProblem) -> PlacementProblem:
         """The problem with what this asks for granted (a POP alone cannot be conjured up)."""
@@ -54,9 +56,12 @@ class Relaxation:
             settings = replace(settings, max_copies_by_tier=(self.tier_one_cap, *settings.max_copies_by_tier[1:]))
         if self.target is not None:
             settings = replace(settings, availability_target=min(settings.availability_target, self.target))
-        if self.movement_bytes and settings.movement_budget_bytes is not None:
+        if settings.movement_budget_bytes is not None:
             budget = settings.movement_budget_bytes + self.movement_bytes
             settings = replace(settings, movement_budget_bytes=budget)
+        if settings.movement_budget_bytes_per_network is not None:
+            budget = settings.movement_budget_bytes_per_network + self.network_bytes
+            settings = replace(settings, movement_budget_bytes_per_network=budget)
         sources = replace(sources, storage_bytes=sources.storage_bytes + self.storage_bytes)
         return replace(problem, settings=settings, sources=sources)
 
@@ -76,7 +81,9 @@ class Relaxation:
             wishes.append(f"raise movement_budget_bytes by {self.movement_bytes} bytes")
         if self.storage_bytes.any():
             wishes.append(f"add storage: {self._storage_wishes(problem)}")
-        number = "(5)" if self.movement_bytes else "(3)"
+        if self.network_bytes:
+            wishes.append(f"raise movement_budget_bytes_per_network by {self.network_bytes} bytes")
+        number = "(5)" if self.movement_bytes else "(5')" if self.network_bytes else "(3)"
         if not wishes:
             return f"{number} {name}{others} could meet its requirements within all limits, but no plan tried does."
         return f"{number} {name} misses its requirements{others}: {' and '.join(wishes)}."
@@ -170,23 +177,27 @@ def _attainable_credit(problem: PlacementProblem, segment: int) -> float:
 
 def _beside(problem: PlacementProblem, copies: Copies, segments: Int64) -> Relaxation | None:
     """What the missing copies of the segments lack in storage and movement beside the copies given."""
-    spare, limit = spare_storage(problem, copies), problem.movement_limit_bytes
-    pushed = float(problem.segments.bytes[copies.segment] @ ~problem.is_current(copies.segment, copies.source))
+    spare, left = spare_storage(problem, copies), movement_left(problem, copies)
     lacking, sizes = [], problem.segments.bytes
     for s in segments[np.argsort(-sizes[segments], kind="stable")].tolist():
         held = copies.source[slice(*np.searchsorted(copies.segment, [s, s + 1]))]
-        able = may_hold(problem, s)
-        added, met = fewest_copies(problem, s, held, able=able & (spare >= sizes[s]), spare=spare)
-        if not met:
-            added, met = fewest_copies(problem, s, held, able=able, spare=spare)
-        if not met:
+        able, fits = may_hold(problem, s), spare >= sizes[s]
+        for among in (able & fits & may_receive(problem, s, left), able & fits, able):
+            added, met = fewest_copies(problem, s, held, able=among, spare=spare)
+            if met:
+                break
+        else:
             return None  # what is held stands in the way
         spare[added] -= sizes[s]
-        pushed += float(sizes[s] * (~problem.is_current(np.full(len(added), s, dtype=np.int32), added)).sum())
+        left -= moved_bytes(problem, Copies(np.full(len(added), s, dtype=np.int32), added))
         lacking += [s] if len(added) else []
-    movement = int(np.ceil(max(0.0, pushed - limit)))
-    storage = _storage_for(problem, np.maximum(-spare, 0.0))
-    return Relaxation(np.array(sorted(lacking) or segments, dtype=np.int64), storage, movement_bytes=movement)
+    lacking_bytes = np.ceil(np.maximum(-left, 0.0)).astype(np.int64)
+    return Relaxation(
+        np.array(sorted(lacking) or segments, dtype=np.int64),
+        _storage_for(problem, np.maximum(-spare, 0.0)),
+        movement_bytes=int(lacking_bytes[0]),
+        network_bytes=int(lacking_bytes[1:].max(initial=0)),
+    )
 
 
 def _storage_share(problem: PlacementProblem) -> Float64:
