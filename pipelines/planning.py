@@ -59,7 +59,7 @@ class AvailabilityCounts:
     """Segments of a plan whose copies are live with at least the target's probability, by what is assumed.
 
     Attributes:
-        target: probability asked for.
+        target: probability asked for; the least, where it differs by popularity.
         segments: segments of the plan.
         networks_once: as the programme counts: the best copy of each network, networks independent.
         together: every copy, with what departures of a network and of the fleet share.
@@ -277,11 +277,12 @@ def availability_counts(
     rows = (live[plan.source], network[plan.source])
     sets = ReplicaSets.grouped(plan.segment.astype(np.int64), *rows, n_sets=segments)
     without_pops = float(np.exp(-problem.credit[problem.standing].sum()))
-    target = problem.settings.availability_target
+    allowed = 1.0 - problem.availability_target
+    target = float(problem.availability_target.min(initial=1.0))
 
     def met(correlated: JointSurvival) -> int:
         lost = (1.0 - joint_availability(correlated, sets, hours=horizon_hours)) * without_pops
-        return int(np.sum(lost <= 1.0 - target + 1e-9))
+        return int(np.sum(lost <= allowed + 1e-9))
 
     once = availability_credit(problem, plan) >= problem.required_credit - 1e-9
     return AvailabilityCounts(target, segments, int(once.sum()), met(joint), met(JointSurvival.independent()))

@@ -219,7 +219,7 @@ def _availability(problem: PlacementProblem, plan: Plan) -> Iterator[Violation]:
     short = problem.required_credit - credit
     for s in np.flatnonzero(short > TOLERANCE)[:SHOWN]:
         name = problem.segments.name(int(s))
-        live, target = -np.expm1(-credit[s]), problem.settings.availability_target
+        live, target = -np.expm1(-credit[s]), problem.availability_target[s]
         sentence = f"{name} is live with probability {live:.6g}, below the target {target:.6g}, and has no fallback."
         yield Violation("6 availability", name, float(short[s]), sentence)
 

@@ -3,7 +3,7 @@
 Sets        s segment, l location, k = (s, l) with demand, n source that may serve l; P POPs, M nodes; f network.
 Data        r_k requests, q_s bytes, p_n survival, c_kn price of a request served by n, c_ko by the origin,
             g_n price of a pushed byte, new_sn = 1 if n does not hold s yet, C_n storage, U_n uplink less headroom and
-            times survival, B and B_f movement budgets, a = -ln(1 - availability target), w_n = -ln(1 - p_n), h penalty.
+            times survival, B and B_f movement budgets, a_s = -ln(1 - availability target), w_n = -ln(1 - p_n), h penalty.
 Variables   y_sn in {0, 1} hold a copy; x_kn in [0, p_n] expected share of k's requests that n serves;
             z_s in {0, 1} fall back to the origin; v_sn in [0, 1] the copy that a network counts for availability.
 Programme   min  sum_k r_k (c_ko + sum_n (c_kn - c_ko) x_kn) + sum_sn g_n q_s new_sn y_sn + h sum_s z_s
@@ -15,7 +15,7 @@ Programme   min  sum_k r_k (c_ko + sum_n (c_kn - c_ko) x_kn) + sum_sn g_n q_s ne
 (4)  sum_k q_s r_k x_kn <= U_n                    uplink
 (5)  sum_sn q_s new_sn y_sn <= B                  movement
 (5') sum_{n in f} sum_s q_s new_sn y_sn <= B_f     movement into a network
-(6)  sum_n w_n v_sn + a z_s >= a, v_sn <= y_sn, sum_{n in f} v_sn <= 1   availability; a network counts once, because
+(6)  sum_n w_n v_sn + a_s z_s >= a_s, v_sn <= y_sn, sum_{n in f} v_sn <= 1   availability; a network counts once, because
      its sources may fail together
 (7)  sum_{n in P} y_sn + z_s >= 1                 a copy on tier 1
 (8)  sum_{n in f} y_sn <= k_f                     spread over networks
@@ -211,10 +211,11 @@ def _movement_per_network(programme: Programme) -> None:
 def _availability(programme: Programme) -> None:
     """(6) Each segment is live with the target probability, a network counting only its best copy."""
     problem, model = programme.problem, programme.model
-    needed = problem.required_credit - float(problem.credit[problem.standing].sum())
-    if needed <= 1e-6:
-        return
+    needed_by_segment = (problem.required_credit - float(problem.credit[problem.standing].sum())).tolist()
     for s, pairs in groupby(programme.hold, key=lambda pair: pair[0]):
+        needed = needed_by_segment[s]
+        if needed <= 1e-6:
+            continue
         networks: dict[int, list[mathopt.Variable]] = {}
         credit = [(needed, programme.fallback[s])]
         for pair in pairs:
@@ -225,7 +226,8 @@ def _availability(programme: Programme) -> None:
         for f, counted in networks.items():
             model.add_linear_constraint(mathopt.fast_sum(counted) <= 1.0, name=f"6b[{s},{f}]")
         model.add_linear_constraint(_sum(credit) >= needed - 1e-6, name=f"6[{s}]")
-    for s in set(programme.fallback) - {s for s, _ in programme.hold}:
+    nowhere = set(programme.fallback) - {s for s, _ in programme.hold}
+    for s in sorted(s for s in nowhere if needed_by_segment[s] > 1e-6):
         model.add_linear_constraint(programme.fallback[s] >= 1.0, name=f"6[{s}]")
 
 

@@ -31,6 +31,8 @@ BYTES_PER_GB = 1e9
 CREDIT_LIMIT = 13.8
 """Most that one copy counts towards availability: nobody is believed beyond six nines, since -ln(1e-6) = 13.8."""
 
+HEAD_SHARE, TORSO_SHARE = 0.5, 0.9
+"""Shares of all requests that the head holds, and head and torso together; the rest is the tail."""
 COPIES_OF_EVERYTHING = 4.0
 """A hard requirement is worth more than serving all from the origin and pushing so many copies of every segment."""
 
@@ -214,8 +216,27 @@ class PlacementProblem:
         return settings.origin_fallback_millidollars + float(self.demand.requests @ self.origin_price) + fill
 
     @cached_property
-    def required_credit(self) -> float:
-        return float(-np.log(1.0 - self.settings.availability_target))
+    def popularity(self) -> Int8:
+        """0 for the head, which holds the first half of all requests, 1 for the torso, up to 90 %, 2 for the tail, (S,)."""
+        demand, n_segments = self.demand, len(self.segments)
+        requests = np.bincount(demand.segment, weights=demand.requests, minlength=n_segments)
+        order = np.argsort(-requests, kind="stable")
+        before = np.ones(n_segments)
+        if requests.sum() > 0:
+            before[order] = (np.cumsum(requests[order]) - requests[order]) / requests.sum()
+        quiet = requests <= 0
+        return np.where(quiet, 2, np.searchsorted([HEAD_SHARE, TORSO_SHARE], before, side="right")).astype(np.int8)
+
+    @cached_property
+    def availability_target(self) -> Float64:
+        """Least probability of a live copy, (S,)."""
+        targets = self.settings.availability_target_by_popularity or (self.settings.availability_target,) * 3
+        return np.asarray(targets, dtype=np.float64)[self.popularity]
+
+    @cached_property
+    def required_credit(self) -> Float64:
+        """Credit that copies must add up to for the availability target, (S,)."""
+        return np.asarray(-np.log(1.0 - self.availability_target))
 
     @cached_property
     def domain(self) -> Int64:

@@ -115,7 +115,7 @@ def _gaps(problem: PlacementProblem, segment: int, taken: Int32) -> tuple[float,
     """Credit that is missing, whether a POP is, and the credit that a copy at each source would add, (N,)."""
     best = np.zeros(int(problem.domain.max(initial=0)) + 1)
     np.maximum.at(best, problem.domain[taken], problem.credit[taken])
-    gap = problem.required_credit - float(problem.credit[problem.standing].sum()) - float(best.sum())
+    gap = float(problem.required_credit[segment]) - float(problem.credit[problem.standing].sum()) - float(best.sum())
     needs_pop = problem.settings.require_tier_one_copy and not problem.standing.any()
     unbacked = needs_pop and not bool(problem.is_pop[taken].any())
     return gap, unbacked, problem.credit - best[problem.domain]
@@ -162,21 +162,24 @@ def _mend(problem: PlacementProblem, copies: Copies, segment: int, ranked: Int64
     best = dict.fromkeys(problem.domain[held].tolist(), 0.0)
     for n in held:
         best[int(problem.domain[n])] = max(best[int(problem.domain[n])], float(problem.credit[n]))
-    credit = sum(best.values()) + float(problem.credit[problem.standing].sum())
+    credit, required = (
+        sum(best.values()) + float(problem.credit[problem.standing].sum()),
+        problem.required_credit[segment],
+    )
     backed = bool(problem.standing.any() or problem.is_pop[held].any() or not settings.require_tier_one_copy)
     chosen: list[int] = []
     cost = 0.0
     for n in ranked[spare[ranked] >= size].tolist():
-        if credit >= problem.required_credit and backed:
+        if credit >= required and backed:
             break
-        if int(problem.domain[n]) in best or (credit >= problem.required_credit and not problem.is_pop[n]):
+        if int(problem.domain[n]) in best or (credit >= required and not problem.is_pop[n]):
             continue
         chosen.append(n)
         best[int(problem.domain[n])] = float(problem.credit[n])
         credit += float(problem.credit[n])
         backed = backed or bool(problem.is_pop[n])
         cost += float(problem.push_price[n] * size)
-    met = credit >= problem.required_credit and backed
+    met = credit >= required and backed
     worth = not settings.allow_origin_fallback or cost <= settings.origin_fallback_millidollars
     return np.array(chosen if met and worth else [], dtype=np.int64)
 

@@ -32,6 +32,8 @@ class PlacementSettings:
     """Most bytes that one plan may push to the sources of any one network; null for no limit."""
     availability_target: float = 0.999
     """Least probability that a live copy of each segment exists over the horizon, in [0, 1)."""
+    availability_target_by_popularity: tuple[float, ...] | None = None
+    """Instead, targets of the head (segments with the first half of the requests), torso (up to 90 %) and tail."""
     require_tier_one_copy: bool = True
     """Whether each segment needs a copy on a POP (or else falls back to the origin)."""
     allow_origin_fallback: bool = True
@@ -80,6 +82,10 @@ def _setting_problems(settings: PlacementSettings) -> list[str]:
     problems = [f"Expected {name} >= 0 and finite, got {getattr(settings, name)!r}." for name in nonnegative]
     if not 0 <= settings.availability_target < 1:
         problems.append(f"Expected availability_target in [0, 1), got {settings.availability_target!r}.")
+    targets = settings.availability_target_by_popularity
+    if targets is not None and (len(targets) != 3 or not all(0 <= target < 1 for target in targets)):
+        wanted = "three numbers in [0, 1) or null"
+        problems.append(f"Expected availability_target_by_popularity to be {wanted}, got {targets!r}.")
     for name in ("max_copies_per_network", "candidates_per_location"):
         if getattr(settings, name) < 1:
             problems.append(f"Expected {name} >= 1, got {getattr(settings, name)!r}.")

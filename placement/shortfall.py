@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from placement.copies import Copies, moved_bytes, movement_left, spare_storage
-from placement.problem import Float64, Int64, PlacementProblem
+from placement.problem import Float64, Int64, PlacementProblem, PlacementSettings
 from placement.requirements import fewest_copies, may_hold, may_receive, required_copies
 
 SOURCES_NAMED = 3
+CLASSES = ("head", "torso", "tail")
 TARGET_DIGITS = 1e6
 """Targets are told, and lowered, in steps of a millionth."""
 
@@ -29,6 +30,7 @@ class Relaxation:
         needs_pop: a POP that is eligible.
         tier_one_cap: most copies on tier 1 that must be allowed.
         target: availability that can be attained.
+        popularity: the class of segments (head 0, torso 1, tail 2) whose target that is; -1 where there is one target.
         storage_bytes: more storage at each source. (N,)
         movement_bytes: more bytes to move.
         network_bytes: more bytes to move to any one network.
@@ -39,6 +41,7 @@ class Relaxation:
     needs_pop: bool = False
     tier_one_cap: int = 0
     target: float | None = None
+    popularity: int = -1
     movement_bytes: int = 0
     network_bytes: int = 0
 
@@ -55,7 +58,7 @@ class Relaxation:
         if self.tier_one_cap and settings.max_copies_by_tier:
             settings = replace(settings, max_copies_by_tier=(self.tier_one_cap, *settings.max_copies_by_tier[1:]))
         if self.target is not None:
-            settings = replace(settings, availability_target=min(settings.availability_target, self.target))
+            settings = self._with_target(settings)
         if settings.movement_budget_bytes is not None:
             budget = settings.movement_budget_bytes + self.movement_bytes
             settings = replace(settings, movement_budget_bytes=budget)
@@ -64,6 +67,14 @@ class Relaxation:
             settings = replace(settings, movement_budget_bytes_per_network=budget)
         sources = replace(sources, storage_bytes=sources.storage_bytes + self.storage_bytes)
         return replace(problem, settings=settings, sources=sources)
+
+    def _with_target(self, settings: PlacementSettings) -> PlacementSettings:
+        assert self.target is not None
+        targets = settings.availability_target_by_popularity
+        if targets is None:
+            return replace(settings, availability_target=self.target)
+        changed = tuple(self.target if at == self.popularity else target for at, target in enumerate(targets))
+        return replace(settings, availability_target_by_popularity=changed)
 
     def sentence(self, problem: PlacementProblem) -> str:
         """One sentence: the constraint, the segment and how many there are, and what to change."""
@@ -75,7 +86,9 @@ class Relaxation:
             return f"(10) {name} needs a copy on a POP{others}, but none is allowed on tier 1: {wanted}."
         if self.target is not None:
             live = f"{name}{others} can be live with probability {self.target:.6g} at most"
-            return f"(6) {live}: lower availability_target to it."
+            if self.popularity < 0:
+                return f"(6) {live}: lower availability_target to it."
+            return f"(6) {live}: lower the {CLASSES[self.popularity]}'s in availability_target_by_popularity to it."
         wishes = []
         if self.movement_bytes:
             wishes.append(f"raise movement_budget_bytes by {self.movement_bytes} bytes")
@@ -151,12 +164,16 @@ def _room(problem: PlacementProblem, missing: Int64) -> Relaxation | None:
 def _target(problem: PlacementProblem, missing: Int64) -> Relaxation | None:
     """The availability that the worst of the segments attains with a copy wherever one counts."""
     reached = np.array([_attainable_credit(problem, s) for s in missing.tolist()])
-    short = reached < problem.required_credit - 1e-6
+    short = reached < problem.required_credit[missing] - 1e-6
     if not short.any():
         return None
+    popularity = -1
+    if problem.settings.availability_target_by_popularity is not None:
+        popularity = int(problem.popularity[missing[short]].min())
+        short &= problem.popularity[missing] == popularity
     lost = float(np.exp(-reached[short].min()))
     target = 1.0 - np.ceil(lost * TARGET_DIGITS * (1 - 1e-9)) / TARGET_DIGITS
-    return Relaxation(missing[short], _nothing(problem), target=max(0.0, float(target)))
+    return Relaxation(missing[short], _nothing(problem), target=max(0.0, float(target)), popularity=popularity)
 
 
 def _attainable_credit(problem: PlacementProblem, segment: int) -> float:
@@ -164,7 +181,8 @@ def _attainable_credit(problem: PlacementProblem, segment: int) -> float:
     able = may_hold(problem, segment)
     crowded = bool((problem.sources.network[problem.is_pop] >= 0).any())  # a POP may take a better node's place
     if crowded or problem.settings.max_copies_by_tier is not None:
-        endless = replace(problem, settings=replace(problem.settings, availability_target=1 - 1e-15))
+        settings = replace(problem.settings, availability_target=1 - 1e-15, availability_target_by_popularity=None)
+        endless = replace(problem, settings=settings)
         none = np.zeros(0, dtype=np.int32)
         able = np.isin(
             np.arange(len(able)), fewest_copies(endless, segment, none, able=able, spare=problem.storage_limit_bytes)[0]
