@@ -75,11 +75,15 @@ class AvailabilityCounts:
 
 @dataclass(frozen=True)
 class SegmentDemand:
-    """Expected requests over the horizon in the scene's codes; each (segment, location) pair once. All are (D,)."""
+    """Expected requests over the horizon in the scene's codes; each (segment, location) pair once. All are (D,).
+
+    `dispersion` is that of the forecast's cells; none for requests that are known.
+    """
 
     segment: Int64
     location: Int64
     requests: Float64
+    dispersion: Float64 | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,7 @@ def segment_demand(
         segment=scene.catalogue.first_segment[content[row]] + number,
         location=location[row],
         requests=mean[row] * going_on[row] ** number,
+        dispersion=forecast.dispersion[keep][row],
     )
 
 
@@ -237,6 +242,7 @@ def instance(
             np.searchsorted(segment_code, demand.segment).astype(np.int32),
             demand.location.astype(np.int32),
             demand.requests,
+            demand.dispersion,
         ),
         rtt_ms=scene.rtt_ms,
         reach=scene.reach(settings.reach_rtt_ms),

@@ -16,6 +16,7 @@ import numpy as np
 from placement.bound import Prices
 from placement.copies import Copies, movement_left, spare_storage
 from placement.flows import Flows
+from placement.margins import limits_with_margin
 from placement.problem import BYTES_PER_GB, Bool, Float64, PlacementProblem
 from placement.requirements import missing_requirements
 
@@ -70,10 +71,13 @@ def _storage(problem: PlacementProblem, copies: Copies, prices: Prices | None) -
 
 
 def _uplink(problem: PlacementProblem, flows: Flows, prices: Prices | None) -> Iterator[str]:
-    load, usable = sent_bytes(problem, flows), problem.usable_uplink_bytes
+    load, usable = sent_bytes(problem, flows), limits_with_margin(problem, flows.row, flows.source, flows.share)
     busy = problem.sources.eligible & (load > BUSY_SHARE * usable) & (load > 0)
     if busy.any():
         yield f"Uplink: {int(busy.sum())} of {int(problem.sources.eligible.sum())} sources have none left."
+    if (usable < problem.usable_uplink_bytes).any():
+        tight, quantile = int((usable < problem.usable_uplink_bytes).sum()), problem.settings.uplink_quantile
+        yield f"Uplink: {tight} sources keep room for their load to suffice with probability {quantile:g}."
     if prices is not None:
         limit = np.where(problem.sources.eligible & np.isfinite(usable), usable, 0.0)
         for place, saved in _dearest_places(problem, prices.uplink, limit, busy):

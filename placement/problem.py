@@ -89,11 +89,15 @@ class Sources:
 
 @dataclass(frozen=True)
 class Demand:
-    """Expected requests over the horizon, one row for each (segment, location) with any. All arrays are (D,)."""
+    """Expected requests over the horizon, one row for each (segment, location) with any. All arrays are (D,).
+
+    `dispersion` alpha says how far requests scatter about their mean m: Var = m + alpha m^2; none is 0, the Poisson law.
+    """
 
     segment: Int32
     location: Int32
     requests: Float64
+    dispersion: Float64 | None = None
 
     def __len__(self) -> int:
         return len(self.requests)
@@ -199,6 +203,18 @@ class PlacementProblem:
     def demand_segment_bytes(self) -> Float64:
         """Size of the segment that each demand row asks for, (D,)."""
         return self.segments.bytes[self.demand.segment].astype(np.float64)
+
+    @cached_property
+    def dispersion(self) -> Float64:
+        """Of each demand row, (D,)."""
+        given = self.demand.dispersion
+        return np.zeros(len(self.demand)) if given is None else given
+
+    @cached_property
+    def content_code(self) -> Int64:
+        """Equal numbers for segments of one content, (S,)."""
+        seen: dict[object, int] = {}
+        return np.array([seen.setdefault(key, len(seen)) for key in self.segments.content.tolist()], dtype=np.int64)
 
     @cached_property
     def credit(self) -> Float64:

@@ -48,6 +48,8 @@ class PlacementSettings:
     """Share of the storage of a source of tier 1, 2 and 3 that a plan may fill."""
     uplink_share_by_tier: tuple[float, ...] = (1.0, 0.9, 0.7)
     """Share of the uplink of a source of tier 1, 2 and 3 that a plan may count on: the rest is headroom."""
+    uplink_quantile: float | None = None
+    """Probability, in [0.5, 1), with which a nearly full uplink must suffice; null plans for mean demand alone."""
     minimum_improvement_share: float = 0.001
     """A plan that moves bytes replaces the one that moves none only if it saves at least this share of the cost."""
     candidates_per_location: int = 24
@@ -82,6 +84,9 @@ def _setting_problems(settings: PlacementSettings) -> list[str]:
     problems = [f"Expected {name} >= 0 and finite, got {getattr(settings, name)!r}." for name in nonnegative]
     if not 0 <= settings.availability_target < 1:
         problems.append(f"Expected availability_target in [0, 1), got {settings.availability_target!r}.")
+    quantile = settings.uplink_quantile
+    if quantile is not None and not 0.5 <= quantile < 1:
+        problems.append(f"Expected uplink_quantile in [0.5, 1) or null, got {quantile!r}.")
     targets = settings.availability_target_by_popularity
     if targets is not None and (len(targets) != 3 or not all(0 <= target < 1 for target in targets)):
         wanted = "three numbers in [0, 1) or null"
