@@ -191,7 +191,7 @@ def _exact_shares(problem: PlacementProblem, arcs: ServingArcs, coverage: Float6
     price = problem.serving_price(arcs.row, arcs.source) / problem.demand_segment_bytes[arcs.row]
     origin = (problem.origin_price / problem.demand_segment_bytes)[rows]
     scale = COST_UNITS / origin.max()
-    uplink = np.minimum(usable / unit, supply.sum())
+    uplink = np.minimum(np.minimum(usable, row_bytes[rows].sum()) / unit, supply.sum())  # the quotient may overflow
     covered = np.floor(np.minimum(coverage[rows], 1.0) * row_bytes[rows] / unit)
     reachable = np.floor(problem.sources.survival[arcs.source] * row_bytes[arcs.row] / unit)
     tail = np.concatenate([np.where(mesh, hub + compact, compact), np.arange(n_rows), np.arange(n_rows)])
