@@ -49,13 +49,14 @@ SOLVERS = {
 
 @dataclass(frozen=True)
 class Programme:
-    """The model and its variables, by (segment, source), (row, source) and segment."""
+    """The model and its variables, by (segment, source), (row, source) and segment; `scenario` ends names of shares."""
 
     problem: PlacementProblem
     model: mathopt.Model
     hold: dict[tuple[int, int], mathopt.Variable] = field(default_factory=dict)
     serve: dict[tuple[int, int], mathopt.Variable] = field(default_factory=dict)
     fallback: dict[int, mathopt.Variable] = field(default_factory=dict)
+    scenario: str = ""
     counted: dict[tuple[int, int], mathopt.Variable] = field(default_factory=dict)
 
 
@@ -70,7 +71,11 @@ class Answer:
 
 def solve_whole(problem: PlacementProblem, *, seed: int, hint: Copies | None = None) -> Answer:
     """Builds the programme and solves it within the limits of the settings."""
-    programme = formulate(problem)
+    return answered(formulate(problem), seed, hint)
+
+
+def answered(programme: Programme, seed: int, hint: Copies | None = None) -> Answer:
+    """What the solver makes of a programme within the limits of its settings."""
     result = _solved(programme, seed, hint)
     if result is None:
         return Answer(None, np.inf, 0.0)
@@ -92,56 +97,58 @@ def arc_count(problem: PlacementProblem) -> int:
 def formulate(problem: PlacementProblem) -> Programme:
     """The programme, its parts in the order of the header."""
     programme = Programme(problem, mathopt.Model(name="placement"))
-    for add in (
-        _variables,
-        _objective,
-        _demand_met_once,
-        _serve_what_is_held,
-        _coverage,
-        _storage,
-        _uplink,
-        _movement,
-        _movement_per_network,
-        _availability,
-        _tier_one,
-        _spread,
-        _tier_caps,
-    ):
+    for add in (copy_variables, share_variables):
+        add(programme)
+    programme.model.minimize(delivery_cost(programme) + copy_cost(programme))
+    for add in (*SHARE_RULES, *COPY_RULES):
         add(programme)
     return programme
 
 
-def _variables(programme: Programme) -> None:
+def copy_variables(programme: Programme) -> None:
+    """y_sn where s fits n and n may hold anything, and z_s."""
     problem, model = programme.problem, programme.model
     fits = problem.segments.bytes[:, None] <= problem.storage_limit_bytes[None, :]
     may_hold = fits & (problem.sources.eligible & ~problem.standing)[None, :]
     for s, n in np.argwhere(may_hold).tolist():
         programme.hold[s, n] = model.add_binary_variable(name=f"y[{s},{n}]")
+    for s in range(len(problem.segments)):
+        programme.fallback[s] = model.add_binary_variable(name=f"z[{s}]")
+
+
+def share_variables(programme: Programme) -> None:
+    """x_kn where n may serve k's location and may hold its segment."""
+    problem, model = programme.problem, programme.model
     for k in np.flatnonzero(problem.demand.requests > 0).tolist():
         s, location = int(problem.demand.segment[k]), int(problem.demand.location[k])
         for n in np.flatnonzero(problem.can_serve[location]).tolist():
             if (s, n) in programme.hold or problem.standing[n]:
                 limit = float(problem.sources.survival[n])
-                programme.serve[k, n] = model.add_variable(lb=0.0, ub=limit, name=f"x[{k},{n}]")
-    for s in range(len(problem.segments)):
-        programme.fallback[s] = model.add_binary_variable(name=f"z[{s}]")
+                programme.serve[k, n] = model.add_variable(lb=0.0, ub=limit, name=f"x[{k},{n}]{programme.scenario}")
 
 
-def _objective(programme: Programme) -> None:
+def delivery_cost(programme: Programme) -> mathopt.LinearSum:
+    """sum_k r_k (c_ko + sum_n (c_kn - c_ko) x_kn)"""
     problem, requests = programme.problem, programme.problem.demand.requests
     pairs = np.array(list(programme.serve), dtype=np.int64).reshape(-1, 2)
     prices = problem.serving_price(pairs[:, 0], pairs[:, 1].astype(np.int32)) - problem.origin_price[pairs[:, 0]]
     terms = [(c, x) for c, x in zip((requests[pairs[:, 0]] * prices).tolist(), programme.serve.values(), strict=True)]
-    terms += [(_push_bytes(problem, s, n) * problem.push_price[n], y) for (s, n), y in programme.hold.items()]
+    return mathopt.fast_sum([_sum(terms), float(requests @ problem.origin_price)])
+
+
+def copy_cost(programme: Programme) -> mathopt.LinearSum:
+    """sum_sn g_n q_s new_sn y_sn + h sum_s z_s"""
+    problem = programme.problem
+    terms = [(_push_bytes(problem, s, n) * problem.push_price[n], y) for (s, n), y in programme.hold.items()]
     terms += [(problem.fallback_price, z) for z in programme.fallback.values()]
-    programme.model.minimize(_sum(terms) + float(requests @ problem.origin_price))
+    return _sum(terms)
 
 
 def _demand_met_once(programme: Programme) -> None:
     """(1) Nobody is served twice."""
     for k, arcs in groupby(programme.serve, key=lambda pair: pair[0]):
         served = mathopt.fast_sum([programme.serve[arc] for arc in arcs])
-        programme.model.add_linear_constraint(served <= 1.0, name=f"1[{k}]")
+        programme.model.add_linear_constraint(served <= 1.0, name=f"1[{k}]{programme.scenario}")
 
 
 def _serve_what_is_held(programme: Programme) -> None:
@@ -151,7 +158,7 @@ def _serve_what_is_held(programme: Programme) -> None:
         y = programme.hold.get((int(problem.demand.segment[k]), n))
         if y is not None:
             limit = float(problem.sources.survival[n])
-            programme.model.add_linear_constraint(x <= limit * y, name=f"2[{k},{n}]")
+            programme.model.add_linear_constraint(x <= limit * y, name=f"2[{k},{n}]{programme.scenario}")
 
 
 def _coverage(programme: Programme) -> None:
@@ -167,7 +174,7 @@ def _coverage(programme: Programme) -> None:
         for t in TANGENTS:
             slope = float(np.exp(-t))
             cut = served - slope * credit <= 1 - slope - slope * t
-            programme.model.add_linear_constraint(cut, name=f"2'[{k},{t}]")
+            programme.model.add_linear_constraint(cut, name=f"2'[{k},{t}]{programme.scenario}")
 
 
 def _storage(programme: Programme) -> None:
@@ -185,7 +192,9 @@ def _uplink(programme: Programme) -> None:
     for n, terms in _grouped([(n, sent[k], x) for (k, n), x in programme.serve.items()]):
         limit = float(problem.usable_uplink_bytes[n])
         if np.isfinite(limit):
-            programme.model.add_linear_constraint(_sum(terms) * 1e-6 <= limit * 1e-6, name=f"4[{n}]")
+            programme.model.add_linear_constraint(
+                _sum(terms) * 1e-6 <= limit * 1e-6, name=f"4[{n}]{programme.scenario}"
+            )
 
 
 def _movement(programme: Programme) -> None:
@@ -263,6 +272,12 @@ def _tier_caps(programme: Programme) -> None:
         groups.setdefault((s, int(programme.problem.sources.tier[n])), []).append(y)
     for (s, tier), copies in groups.items():
         programme.model.add_linear_constraint(mathopt.fast_sum(copies) <= caps[tier - 1], name=f"10[{s},{tier}]")
+
+
+SHARE_RULES = (_demand_met_once, _serve_what_is_held, _coverage, _uplink)
+"""(1), (2), (2') and (4): what ties shares to copies, in one scenario or on average."""
+COPY_RULES = (_storage, _movement, _movement_per_network, _availability, _tier_one, _spread, _tier_caps)
+"""(3), (5) to (8) and (10): what binds copies whatever happens."""
 
 
 def _push_bytes(problem: PlacementProblem, segment: int, source: int) -> float:
