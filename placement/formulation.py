@@ -23,7 +23,8 @@ Programme   min  sum_k r_k (c_ko + sum_n (c_kn - c_ko) x_kn) + sum_sn g_n q_s ne
 (10) sum_{n in tier} y_sn <= cap of the tier
 
 1 - prod(1 - p_n y_sn) = 1 - e^-(sum w_n y_sn) is concave in the credit, so its tangents (2') contain it: the programme
-is a relaxation that is exact with one copy in reach. Plans get exact shares from `placement/flows.py`.
+is a relaxation that is exact with one copy in reach. Plans get exact shares from `placement/flows.py`, which also keeps
+the margins on tight uplinks that `uplink_quantile` asks for.
 """
 
 from __future__ import annotations

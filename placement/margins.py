@@ -43,9 +43,8 @@ class _Load:
         self.requests, self.bytes = demand.requests[row] * share, problem.demand_segment_bytes[row]
         self.source, self.dispersion = source, problem.dispersion[row]
         viewers = problem.content_code[demand.segment[row]] * max(1, len(problem.locations)) + demand.location[row]
-        groups = np.stack([source.astype(np.int64), viewers])
-        (self.group_source, _), self.group = np.unique(groups, axis=1, return_inverse=True)
-        self.group = self.group.ravel()
+        groups, self.group = np.unique(viewers * self.n_sources + source, return_inverse=True)
+        self.group_source = groups % self.n_sources
         self.mean = np.bincount(source, weights=self.requests * self.bytes, minlength=self.n_sources)
 
     def deviation(self, factor: Float64) -> Float64:

@@ -78,7 +78,8 @@ class Relaxation:
 
     def sentence(self, problem: PlacementProblem) -> str:
         """One sentence: the constraint, the segment and how many there are, and what to change."""
-        name, others = problem.segments.name(int(self.segments[0])), f" ({len(self.segments)} segments in all)"
+        name, n = problem.segments.name(int(self.segments[0])), len(self.segments)
+        others = f" ({n} segments in all)" if n > 1 else ""
         if self.needs_pop:
             return f"(7) {name} needs a copy on a POP{others}, but no POP is eligible: add one, or allow the fallback."
         if self.tier_one_cap:
