@@ -59,7 +59,7 @@ class AvailabilityCounts:
     """Segments of a plan whose copies are live with at least the target's probability, by what is assumed.
 
     Attributes:
-        target: probability asked for.
+        target: probability asked for; the least, where it differs by popularity.
         segments: segments of the plan.
         networks_once: as the programme counts: the best copy of each network, networks independent.
         together: every copy, with what departures of a network and of the fleet share.
@@ -75,11 +75,15 @@ class AvailabilityCounts:
 
 @dataclass(frozen=True)
 class SegmentDemand:
-    """Expected requests over the horizon in the scene's codes; each (segment, location) pair once. All are (D,)."""
+    """Expected requests over the horizon in the scene's codes; each (segment, location) pair once. All are (D,).
+
+    `dispersion` is that of the forecast's cells; none for requests that are known.
+    """
 
     segment: Int64
     location: Int64
     requests: Float64
+    dispersion: Float64 | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,7 @@ def segment_demand(
         segment=scene.catalogue.first_segment[content[row]] + number,
         location=location[row],
         requests=mean[row] * going_on[row] ** number,
+        dispersion=forecast.dispersion[keep][row],
     )
 
 
@@ -237,6 +242,7 @@ def instance(
             np.searchsorted(segment_code, demand.segment).astype(np.int32),
             demand.location.astype(np.int32),
             demand.requests,
+            demand.dispersion,
         ),
         rtt_ms=scene.rtt_ms,
         reach=scene.reach(settings.reach_rtt_ms),
@@ -277,11 +283,12 @@ def availability_counts(
     rows = (live[plan.source], network[plan.source])
     sets = ReplicaSets.grouped(plan.segment.astype(np.int64), *rows, n_sets=segments)
     without_pops = float(np.exp(-problem.credit[problem.standing].sum()))
-    target = problem.settings.availability_target
+    allowed = 1.0 - problem.availability_target
+    target = float(problem.availability_target.min(initial=1.0))
 
     def met(correlated: JointSurvival) -> int:
         lost = (1.0 - joint_availability(correlated, sets, hours=horizon_hours)) * without_pops
-        return int(np.sum(lost <= 1.0 - target + 1e-9))
+        return int(np.sum(lost <= allowed + 1e-9))
 
     once = availability_credit(problem, plan) >= problem.required_credit - 1e-9
     return AvailabilityCounts(target, segments, int(once.sum()), met(joint), met(JointSurvival.independent()))

@@ -69,7 +69,7 @@ def check(problem: PlacementProblem, plan: Plan) -> CheckReport:
     sized = problem.segments.bytes[plan.segment]
     is_new = ~problem.is_current(plan.segment, plan.source)
     push = float((sized * problem.push_price[plan.source])[is_new].sum())
-    fallback = len(plan.fallback_segment) * problem.settings.origin_fallback_millidollars
+    fallback = len(plan.fallback_segment) * problem.fallback_price
     moved = int(sized[is_new].sum())
     report = CheckReport((), _delivery(problem, plan), push, fallback, moved)
     for rule in _RULES:
@@ -186,6 +186,17 @@ def _movement(problem: PlacementProblem, plan: Plan) -> Iterator[Violation]:
     yield from _above("5 movement", moved, limit, lambda _: "all sources", "bytes")
 
 
+def _movement_per_network(problem: PlacementProblem, plan: Plan) -> Iterator[Violation]:
+    """(5') What is pushed to each network fits that network's movement budget."""
+    budget = problem.settings.movement_budget_bytes_per_network
+    if budget is None:
+        return
+    pushed = ~problem.is_current(plan.segment, plan.source) & (problem.sources.network[plan.source] >= 0)
+    networks = problem.sources.network[plan.source[pushed]]
+    moved = np.bincount(networks, weights=problem.segments.bytes[plan.segment[pushed]].astype(np.float64))
+    yield from _above("5' movement", moved, np.full(len(moved), float(budget)), lambda f: f"network {f}", "bytes")
+
+
 def availability_credit(problem: PlacementProblem, plan: Plan) -> Float64:
     """-ln P(no live copy) that is certain however copies of one network fail together, (S,).
 
@@ -208,7 +219,7 @@ def _availability(problem: PlacementProblem, plan: Plan) -> Iterator[Violation]:
     short = problem.required_credit - credit
     for s in np.flatnonzero(short > TOLERANCE)[:SHOWN]:
         name = problem.segments.name(int(s))
-        live, target = -np.expm1(-credit[s]), problem.settings.availability_target
+        live, target = -np.expm1(-credit[s]), problem.availability_target[s]
         sentence = f"{name} is live with probability {live:.6g}, below the target {target:.6g}, and has no fallback."
         yield Violation("6 availability", name, float(short[s]), sentence)
 
@@ -280,6 +291,7 @@ _RULES: tuple[Callable[[PlacementProblem, Plan], Iterator[Violation]], ...] = (
     _storage,
     _uplink,
     _movement,
+    _movement_per_network,
     _availability,
     _tier_one,
     _spread,

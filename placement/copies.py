@@ -52,13 +52,26 @@ def spare_storage(problem: PlacementProblem, copies: Copies) -> Float64:
     return problem.storage_limit_bytes - used
 
 
+def moved_bytes(problem: PlacementProblem, copies: Copies) -> Float64:
+    """Bytes pushed in all, then to each network, (1 + networks,)."""
+    is_new = ~problem.is_current(copies.segment, copies.source)
+    pushed = problem.segments.bytes[copies.segment[is_new]].astype(np.float64)
+    slot, slots = problem.sources.network[copies.source[is_new]] + 1, len(problem.movement_limits_bytes)
+    moved = np.bincount(slot, weights=pushed, minlength=slots)
+    moved[0] = pushed.sum()
+    return np.asarray(moved, dtype=np.float64)
+
+
+def movement_left(problem: PlacementProblem, copies: Copies) -> Float64:
+    """Bytes that may still be pushed in all, then to each network, (1 + networks,)."""
+    return problem.movement_limits_bytes - moved_bytes(problem, copies)
+
+
 def add_while_fitting(problem: PlacementProblem, copies: Copies, segment: Int32, source: Int32) -> Copies:
     """Adds the given pairs in order, skipping those already there and those that break a hard limit."""
     allowed = problem.sources.eligible[source] & ~problem.standing[source]
     segment, source = segment[allowed], source[allowed]
     price = np.where(problem.is_current(segment, source), 0, problem.segments.bytes[segment]).astype(np.float64)
-    held_new = ~problem.is_current(copies.segment, copies.source)
-    budget = problem.movement_limit_bytes - float(problem.segments.bytes[copies.segment[held_new]].sum())
     added = _fitting(
         (copies.segment, copies.source),
         (segment, source, price),
@@ -66,7 +79,7 @@ def add_while_fitting(problem: PlacementProblem, copies: Copies, segment: Int32,
         spare_storage(problem, copies),
         _source_codes(problem),
         copy_caps(problem),
-        budget,
+        movement_left(problem, copies),
     )
     segments = np.concatenate([copies.segment, segment[added]])
     return Copies.sorted(segments, np.concatenate([copies.source, source[added]]))
@@ -110,11 +123,15 @@ def _fitting(held, offered, size, spare, codes, caps, budget):  # type: ignore[n
     added, at = np.zeros(len(offered[0]), np.bool_), len(held[0])
     for i in range(len(offered[0])):
         s, n, price = offered[0][i], offered[1][i], offered[2][i]
-        if size[s] > spare[n] or price > budget or not has_room(s, n, first, following, holder, network, tier, caps):
+        slot = network[n] + 1  # a source without a network has the whole budget
+        if size[s] > spare[n] or price > min(budget[0], budget[slot]):
+            continue
+        if not has_room(s, n, first, following, holder, network, tier, caps):
             continue
         added[i] = True
         spare[n] -= size[s]
-        budget -= price
+        budget[0] -= price
+        budget[slot] -= price if slot > 0 else 0.0
         holder[at], following[at], first[s] = n, first[s], at
         at += 1
     return added

@@ -20,11 +20,14 @@ import numba
 import numpy as np
 from ortools.graph.python import min_cost_flow
 
+from placement.margins import limits_with_margin
 from placement.problem import Bool, Float64, Int32, Int64, PlacementProblem
 
 FLOW_UNITS = 2.0**33
 COST_UNITS = 2.0**24
 SMALLEST_SHARE = 1e-9
+MARGIN_PASSES = 4
+"""Rounds in which load that leaves a tight source may make others tight."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,27 @@ def delivery_cost(problem: PlacementProblem, flows: Flows) -> float:
 
 
 def best_flows(problem: PlacementProblem, segment: Int32, source: Int32) -> Flows:
-    """Shares for these copies: exact when the instance has at most `exact_flow_arcs` arcs, else filled in order."""
+    """Shares for these copies: exact when the instance has at most `exact_flow_arcs` arcs, else filled in order.
+
+    Where `uplink_quantile` is set, sources that turn out tight get their margin and the shares are found anew.
+    """
     arcs = serving_arcs(problem, segment, source)
-    coverage = mesh_coverage(problem, arcs)
+    coverage, limit = mesh_coverage(problem, arcs), problem.usable_uplink_bytes
+    flows = _shares(problem, arcs, coverage, limit)
+    for _ in range(MARGIN_PASSES if problem.settings.uplink_quantile is not None else 0):
+        lower = limits_with_margin(problem, flows.row, flows.source, flows.share, limit)
+        if np.array_equal(lower, limit):
+            break
+        limit = lower
+        flows = _shares(problem, arcs, coverage, limit)
+    return flows
+
+
+def _shares(problem: PlacementProblem, arcs: ServingArcs, coverage: Float64, uplink: Float64) -> Flows:
     start = np.zeros(len(arcs))
     if 0 < len(arcs) <= problem.settings.exact_flow_arcs:
-        start = _exact_shares(problem, arcs, coverage)
-    share = _fill(problem, arcs, coverage, start)
+        start = _exact_shares(problem, arcs, coverage, uplink)
+    share = _fill(problem, arcs, (coverage, uplink), start)
     kept = share > SMALLEST_SHARE
     return Flows(arcs.row[kept], arcs.source[kept], np.minimum(share[kept], 1.0))
 
@@ -110,7 +127,9 @@ def _serving_pairs(
     return np.array(rows, dtype=np.int64), np.array(sources, dtype=np.int32)
 
 
-def _fill(problem: PlacementProblem, arcs: ServingArcs, coverage: Float64, start: Float64) -> Float64:
+def _fill(
+    problem: PlacementProblem, arcs: ServingArcs, coverage_and_uplink: tuple[Float64, Float64], start: Float64
+) -> Float64:
     """Adds to `start` in order of saving per byte over the row's own fallback, ties by arc."""
     if not len(arcs):
         return start
@@ -122,7 +141,8 @@ def _fill(problem: PlacementProblem, arcs: ServingArcs, coverage: Float64, start
     order = np.argsort(-advantage, kind="stable")
     order = order[(advantage[order] > 0) | pop[order]]
     row_bytes = size * problem.demand.requests
-    limits = (problem.sources.survival, problem.usable_uplink_bytes, coverage)
+    coverage, uplink = coverage_and_uplink
+    limits = (problem.sources.survival, uplink, coverage)
     return _fill_arcs(order, arcs.row, arcs.source, pop, start.copy(), row_bytes, *limits)
 
 
@@ -158,7 +178,7 @@ def _fill_arcs(
     return share
 
 
-def _exact_shares(problem: PlacementProblem, arcs: ServingArcs, coverage: Float64) -> Float64:
+def _exact_shares(problem: PlacementProblem, arcs: ServingArcs, coverage: Float64, usable: Float64) -> Float64:
     """The best shares to within the rounding of the flow to whole units; zeros if the solver gives up."""
     row_bytes = problem.demand_segment_bytes * problem.demand.requests
     rows = np.unique(arcs.row)
@@ -171,7 +191,7 @@ def _exact_shares(problem: PlacementProblem, arcs: ServingArcs, coverage: Float6
     price = problem.serving_price(arcs.row, arcs.source) / problem.demand_segment_bytes[arcs.row]
     origin = (problem.origin_price / problem.demand_segment_bytes)[rows]
     scale = COST_UNITS / origin.max()
-    uplink = np.minimum(problem.usable_uplink_bytes / unit, supply.sum())
+    uplink = np.minimum(np.minimum(usable, row_bytes[rows].sum()) / unit, supply.sum())  # the quotient may overflow
     covered = np.floor(np.minimum(coverage[rows], 1.0) * row_bytes[rows] / unit)
     reachable = np.floor(problem.sources.survival[arcs.source] * row_bytes[arcs.row] / unit)
     tail = np.concatenate([np.where(mesh, hub + compact, compact), np.arange(n_rows), np.arange(n_rows)])

@@ -3,7 +3,7 @@
 Sets        s segment, l location, k = (s, l) with demand, n source that may serve l; P POPs, M nodes; f network.
 Data        r_k requests, q_s bytes, p_n survival, c_kn price of a request served by n, c_ko by the origin,
             g_n price of a pushed byte, new_sn = 1 if n does not hold s yet, C_n storage, U_n uplink less headroom and
-            times survival, B movement budget, a = -ln(1 - availability target), w_n = -ln(1 - p_n), h penalty.
+            times survival, B and B_f movement budgets, a_s = -ln(1 - availability target), w_n = -ln(1 - p_n), h penalty.
 Variables   y_sn in {0, 1} hold a copy; x_kn in [0, p_n] expected share of k's requests that n serves;
             z_s in {0, 1} fall back to the origin; v_sn in [0, 1] the copy that a network counts for availability.
 Programme   min  sum_k r_k (c_ko + sum_n (c_kn - c_ko) x_kn) + sum_sn g_n q_s new_sn y_sn + h sum_s z_s
@@ -14,7 +14,8 @@ Programme   min  sum_k r_k (c_ko + sum_n (c_kn - c_ko) x_kn) + sum_sn g_n q_s ne
 (3)  sum_s q_s y_sn <= C_n                        storage
 (4)  sum_k q_s r_k x_kn <= U_n                    uplink
 (5)  sum_sn q_s new_sn y_sn <= B                  movement
-(6)  sum_n w_n v_sn + a z_s >= a, v_sn <= y_sn, sum_{n in f} v_sn <= 1   availability; a network counts once, because
+(5') sum_{n in f} sum_s q_s new_sn y_sn <= B_f     movement into a network
+(6)  sum_n w_n v_sn + a_s z_s >= a_s, v_sn <= y_sn, sum_{n in f} v_sn <= 1   availability; a network counts once, because
      its sources may fail together
 (7)  sum_{n in P} y_sn + z_s >= 1                 a copy on tier 1
 (8)  sum_{n in f} y_sn <= k_f                     spread over networks
@@ -22,7 +23,8 @@ Programme   min  sum_k r_k (c_ko + sum_n (c_kn - c_ko) x_kn) + sum_sn g_n q_s ne
 (10) sum_{n in tier} y_sn <= cap of the tier
 
 1 - prod(1 - p_n y_sn) = 1 - e^-(sum w_n y_sn) is concave in the credit, so its tangents (2') contain it: the programme
-is a relaxation that is exact with one copy in reach. Plans get exact shares from `placement/flows.py`.
+is a relaxation that is exact with one copy in reach. Plans get exact shares from `placement/flows.py`, which also keeps
+the margins on tight uplinks that `uplink_quantile` asks for.
 """
 
 from __future__ import annotations
@@ -48,13 +50,14 @@ SOLVERS = {
 
 @dataclass(frozen=True)
 class Programme:
-    """The model and its variables, by (segment, source), (row, source) and segment."""
+    """The model and its variables, by (segment, source), (row, source) and segment; `scenario` ends names of shares."""
 
     problem: PlacementProblem
     model: mathopt.Model
     hold: dict[tuple[int, int], mathopt.Variable] = field(default_factory=dict)
     serve: dict[tuple[int, int], mathopt.Variable] = field(default_factory=dict)
     fallback: dict[int, mathopt.Variable] = field(default_factory=dict)
+    scenario: str = ""
     counted: dict[tuple[int, int], mathopt.Variable] = field(default_factory=dict)
 
 
@@ -69,13 +72,14 @@ class Answer:
 
 def solve_whole(problem: PlacementProblem, *, seed: int, hint: Copies | None = None) -> Answer:
     """Builds the programme and solves it within the limits of the settings."""
-    programme = formulate(problem)
-    result = mathopt.solve(
-        programme.model,
-        SOLVERS[problem.settings.solver],
-        params=_parameters(problem, seed),
-        model_params=_hint(programme, hint),
-    )
+    return answered(formulate(problem), seed, hint)
+
+
+def answered(programme: Programme, seed: int, hint: Copies | None = None) -> Answer:
+    """What the solver makes of a programme within the limits of its settings."""
+    result = _solved(programme, seed, hint)
+    if result is None:
+        return Answer(None, np.inf, 0.0)
     bound = result.termination.objective_bounds.dual_bound
     if not result.solutions or result.solutions[0].primal_solution is None:
         return Answer(None, np.inf, bound if np.isfinite(bound) else 0.0)
@@ -94,55 +98,58 @@ def arc_count(problem: PlacementProblem) -> int:
 def formulate(problem: PlacementProblem) -> Programme:
     """The programme, its parts in the order of the header."""
     programme = Programme(problem, mathopt.Model(name="placement"))
-    for add in (
-        _variables,
-        _objective,
-        _demand_met_once,
-        _serve_what_is_held,
-        _coverage,
-        _storage,
-        _uplink,
-        _movement,
-        _availability,
-        _tier_one,
-        _spread,
-        _tier_caps,
-    ):
+    for add in (copy_variables, share_variables):
+        add(programme)
+    programme.model.minimize(delivery_cost(programme) + copy_cost(programme))
+    for add in (*SHARE_RULES, *COPY_RULES):
         add(programme)
     return programme
 
 
-def _variables(programme: Programme) -> None:
+def copy_variables(programme: Programme) -> None:
+    """y_sn where s fits n and n may hold anything, and z_s."""
     problem, model = programme.problem, programme.model
     fits = problem.segments.bytes[:, None] <= problem.storage_limit_bytes[None, :]
     may_hold = fits & (problem.sources.eligible & ~problem.standing)[None, :]
     for s, n in np.argwhere(may_hold).tolist():
         programme.hold[s, n] = model.add_binary_variable(name=f"y[{s},{n}]")
+    for s in range(len(problem.segments)):
+        programme.fallback[s] = model.add_binary_variable(name=f"z[{s}]")
+
+
+def share_variables(programme: Programme) -> None:
+    """x_kn where n may serve k's location and may hold its segment."""
+    problem, model = programme.problem, programme.model
     for k in np.flatnonzero(problem.demand.requests > 0).tolist():
         s, location = int(problem.demand.segment[k]), int(problem.demand.location[k])
         for n in np.flatnonzero(problem.can_serve[location]).tolist():
             if (s, n) in programme.hold or problem.standing[n]:
                 limit = float(problem.sources.survival[n])
-                programme.serve[k, n] = model.add_variable(lb=0.0, ub=limit, name=f"x[{k},{n}]")
-    for s in range(len(problem.segments)):
-        programme.fallback[s] = model.add_binary_variable(name=f"z[{s}]")
+                programme.serve[k, n] = model.add_variable(lb=0.0, ub=limit, name=f"x[{k},{n}]{programme.scenario}")
 
 
-def _objective(programme: Programme) -> None:
+def delivery_cost(programme: Programme) -> mathopt.LinearSum:
+    """sum_k r_k (c_ko + sum_n (c_kn - c_ko) x_kn)"""
     problem, requests = programme.problem, programme.problem.demand.requests
     pairs = np.array(list(programme.serve), dtype=np.int64).reshape(-1, 2)
     prices = problem.serving_price(pairs[:, 0], pairs[:, 1].astype(np.int32)) - problem.origin_price[pairs[:, 0]]
     terms = [(c, x) for c, x in zip((requests[pairs[:, 0]] * prices).tolist(), programme.serve.values(), strict=True)]
-    terms += [(_push_bytes(problem, s, n) * problem.push_price[n], y) for (s, n), y in programme.hold.items()]
-    terms += [(problem.settings.origin_fallback_millidollars, z) for z in programme.fallback.values()]
-    programme.model.minimize(_sum(terms) + float(requests @ problem.origin_price))
+    return mathopt.fast_sum([_sum(terms), float(requests @ problem.origin_price)])
+
+
+def copy_cost(programme: Programme) -> mathopt.LinearSum:
+    """sum_sn g_n q_s new_sn y_sn + h sum_s z_s"""
+    problem = programme.problem
+    terms = [(_push_bytes(problem, s, n) * problem.push_price[n], y) for (s, n), y in programme.hold.items()]
+    terms += [(problem.fallback_price, z) for z in programme.fallback.values()]
+    return _sum(terms)
 
 
 def _demand_met_once(programme: Programme) -> None:
     """(1) Nobody is served twice."""
     for k, arcs in groupby(programme.serve, key=lambda pair: pair[0]):
         served = mathopt.fast_sum([programme.serve[arc] for arc in arcs])
-        programme.model.add_linear_constraint(served <= 1.0, name=f"1[{k}]")
+        programme.model.add_linear_constraint(served <= 1.0, name=f"1[{k}]{programme.scenario}")
 
 
 def _serve_what_is_held(programme: Programme) -> None:
@@ -152,7 +159,7 @@ def _serve_what_is_held(programme: Programme) -> None:
         y = programme.hold.get((int(problem.demand.segment[k]), n))
         if y is not None:
             limit = float(problem.sources.survival[n])
-            programme.model.add_linear_constraint(x <= limit * y, name=f"2[{k},{n}]")
+            programme.model.add_linear_constraint(x <= limit * y, name=f"2[{k},{n}]{programme.scenario}")
 
 
 def _coverage(programme: Programme) -> None:
@@ -168,13 +175,13 @@ def _coverage(programme: Programme) -> None:
         for t in TANGENTS:
             slope = float(np.exp(-t))
             cut = served - slope * credit <= 1 - slope - slope * t
-            programme.model.add_linear_constraint(cut, name=f"2'[{k},{t}]")
+            programme.model.add_linear_constraint(cut, name=f"2'[{k},{t}]{programme.scenario}")
 
 
 def _storage(programme: Programme) -> None:
     """(3) What a source holds fits its room."""
     sizes = programme.problem.segments.bytes
-    for n, terms in _by_source([(n, float(sizes[s]), y) for (s, n), y in programme.hold.items()]):
+    for n, terms in _grouped([(n, float(sizes[s]), y) for (s, n), y in programme.hold.items()]):
         limit = float(programme.problem.storage_limit_bytes[n])
         programme.model.add_linear_constraint(_sum(terms) * 1e-6 <= limit * 1e-6, name=f"3[{n}]")
 
@@ -183,10 +190,12 @@ def _uplink(programme: Programme) -> None:
     """(4) What a source serves fits the uplink it is expected to have."""
     problem = programme.problem
     sent = (problem.demand_segment_bytes * problem.demand.requests).tolist()
-    for n, terms in _by_source([(n, sent[k], x) for (k, n), x in programme.serve.items()]):
+    for n, terms in _grouped([(n, sent[k], x) for (k, n), x in programme.serve.items()]):
         limit = float(problem.usable_uplink_bytes[n])
         if np.isfinite(limit):
-            programme.model.add_linear_constraint(_sum(terms) * 1e-6 <= limit * 1e-6, name=f"4[{n}]")
+            programme.model.add_linear_constraint(
+                _sum(terms) * 1e-6 <= limit * 1e-6, name=f"4[{n}]{programme.scenario}"
+            )
 
 
 def _movement(programme: Programme) -> None:
@@ -198,13 +207,25 @@ def _movement(programme: Programme) -> None:
         programme.model.add_linear_constraint(pushed * 1e-6 <= limit, name="5")
 
 
+def _movement_per_network(programme: Programme) -> None:
+    """(5') What is pushed to a network fits its movement budget."""
+    problem, budget = programme.problem, programme.problem.settings.movement_budget_bytes_per_network
+    if budget is None:
+        return
+    network = problem.sources.network.tolist()
+    pushed = [(network[n], _push_bytes(problem, s, n), y) for (s, n), y in programme.hold.items() if network[n] >= 0]
+    for f, terms in _grouped(pushed):
+        programme.model.add_linear_constraint(_sum(terms) * 1e-6 <= budget * 1e-6, name=f"5'[{f}]")
+
+
 def _availability(programme: Programme) -> None:
     """(6) Each segment is live with the target probability, a network counting only its best copy."""
     problem, model = programme.problem, programme.model
-    needed = problem.required_credit - float(problem.credit[problem.standing].sum())
-    if needed <= 1e-6:
-        return
+    needed_by_segment = (problem.required_credit - float(problem.credit[problem.standing].sum())).tolist()
     for s, pairs in groupby(programme.hold, key=lambda pair: pair[0]):
+        needed = needed_by_segment[s]
+        if needed <= 1e-6:
+            continue
         networks: dict[int, list[mathopt.Variable]] = {}
         credit = [(needed, programme.fallback[s])]
         for pair in pairs:
@@ -215,7 +236,8 @@ def _availability(programme: Programme) -> None:
         for f, counted in networks.items():
             model.add_linear_constraint(mathopt.fast_sum(counted) <= 1.0, name=f"6b[{s},{f}]")
         model.add_linear_constraint(_sum(credit) >= needed - 1e-6, name=f"6[{s}]")
-    for s in set(programme.fallback) - {s for s, _ in programme.hold}:
+    nowhere = set(programme.fallback) - {s for s, _ in programme.hold}
+    for s in sorted(s for s in nowhere if needed_by_segment[s] > 1e-6):
         model.add_linear_constraint(programme.fallback[s] >= 1.0, name=f"6[{s}]")
 
 
@@ -253,6 +275,12 @@ def _tier_caps(programme: Programme) -> None:
         programme.model.add_linear_constraint(mathopt.fast_sum(copies) <= caps[tier - 1], name=f"10[{s},{tier}]")
 
 
+SHARE_RULES = (_demand_met_once, _serve_what_is_held, _coverage, _uplink)
+"""(1), (2), (2') and (4): what ties shares to copies, in one scenario or on average."""
+COPY_RULES = (_storage, _movement, _movement_per_network, _availability, _tier_one, _spread, _tier_caps)
+"""(3), (5) to (8) and (10): what binds copies whatever happens."""
+
+
 def _push_bytes(problem: PlacementProblem, segment: int, source: int) -> float:
     """Bytes to push for a copy: none if the source holds it now."""
     at = segment * len(problem.sources) + source
@@ -261,17 +289,26 @@ def _push_bytes(problem: PlacementProblem, segment: int, source: int) -> float:
     return 0.0 if held else float(problem.segments.bytes[segment])
 
 
-def _by_source(
+def _grouped(
     terms: list[tuple[int, float, mathopt.Variable]],
 ) -> list[tuple[int, list[tuple[float, mathopt.Variable]]]]:
     groups: dict[int, list[tuple[float, mathopt.Variable]]] = {}
-    for n, factor, variable in terms:
-        groups.setdefault(n, []).append((factor, variable))
+    for key, factor, variable in terms:
+        groups.setdefault(key, []).append((factor, variable))
     return sorted(groups.items())
 
 
 def _sum(terms: list[tuple[float, mathopt.Variable]]) -> mathopt.LinearSum:
     return mathopt.fast_sum([float(factor) * variable for factor, variable in terms])
+
+
+def _solved(programme: Programme, seed: int, hint: Copies | None) -> mathopt.SolveResult | None:
+    """The solver's result; None where it failed, as HiGHS does on what breaks a limit by less than its tolerance."""
+    solver, parameters = SOLVERS[programme.problem.settings.solver], _parameters(programme.problem, seed)
+    try:
+        return mathopt.solve(programme.model, solver, params=parameters, model_params=_hint(programme, hint))
+    except (RuntimeError, ValueError, AttributeError):  # MathOpt raises the last where it cannot read its own status
+        return None
 
 
 def _parameters(problem: PlacementProblem, seed: int) -> mathopt.SolveParameters:

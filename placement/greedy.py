@@ -18,7 +18,15 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from placement.copies import Copies, add_while_fitting, copy_caps, has_room, requests_per_segment, spare_storage
+from placement.copies import (
+    Copies,
+    add_while_fitting,
+    copy_caps,
+    has_room,
+    movement_left,
+    requests_per_segment,
+    spare_storage,
+)
 from placement.flows import serving_arcs
 from placement.problem import Bool, Float64, Int32, Int64, PlacementProblem
 from placement.requirements import meet_requirements
@@ -80,7 +88,7 @@ class _State(NamedTuple):
     nobody: Float64  # probability that none of the copies in a row's reach is up (D,)
     uplink: Float64  # free (N,)
     spare: Float64  # free storage (N,)
-    budget: Float64  # bytes that may still move (1,)
+    budget: Float64  # bytes that may still move in all, then to each network (1 + networks,)
     first: Int64  # newest copy of each segment, -1 for none (S,)
     following: Int64  # the copy placed before it (capacity,)
     holder: Int64  # (capacity,)
@@ -138,8 +146,6 @@ def _instance(problem: PlacementProblem, start: Copies, among: Bool) -> _Instanc
 
 def _state(problem: PlacementProblem, start: Copies, instance: _Instance) -> _State:
     n_rows, n_sources, n_segments = len(instance.location), len(problem.sources), len(problem.segments)
-    is_new = ~problem.is_current(start.segment, start.source)
-    moved = float(problem.segments.bytes[start.segment[is_new]].sum())
     room = np.maximum(1, spare_storage(problem, start)) / max(1.0, float(instance.size.min(initial=np.inf)))
     capacity = int(np.minimum(room, n_segments).sum()) + n_sources + len(start.segment)
     return _State(
@@ -147,7 +153,7 @@ def _state(problem: PlacementProblem, start: Copies, instance: _Instance) -> _St
         nobody=np.ones(n_rows),
         uplink=problem.usable_uplink_bytes.copy(),
         spare=spare_storage(problem, start),
-        budget=np.array([problem.movement_limit_bytes - moved]),
+        budget=movement_left(problem, start),
         first=np.full(n_segments, -1),
         following=np.full(capacity, -1),
         holder=np.zeros(capacity, dtype=np.int64),
@@ -250,6 +256,7 @@ def _best_copy(
     size, touched = instance.size[s], [np.int64(0) for _ in range(0)]
     may_push = size <= state.budget[0]
     near, current, spare, uplink, holds = instance.near, instance.current, state.spare, state.uplink, state.holds
+    network, budget = instance.network, state.budget
     arrays = (state.stamp, state.value, state.load, instance.survival, instance.byte_price)
     for at in range(instance.current_start[s], instance.current_start[s + 1]):
         holds[current[at]] = valuation
@@ -261,7 +268,7 @@ def _best_copy(
             n = near[at]
             if not may_push or seen >= limit:
                 break
-            if size <= spare[n] and uplink[n] > 0 and holds[n] != valuation:
+            if size <= spare[n] and uplink[n] > 0 and holds[n] != valuation and size <= budget[network[n] + 1]:
                 seen += 1
                 _value_row(row, arrays, prices, n, size, valuation, touched)
         for at in range(instance.current_start[s], instance.current_start[s + 1]):
@@ -322,11 +329,13 @@ def _pick(  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True)
 def _pay(instance: _Instance, state: _State, s: int, n: int) -> None:
-    """Takes the copy's bytes from the movement budget, unless n holds the segment now."""
+    """Takes the copy's bytes from the movement budgets, unless n holds the segment now."""
     for at in range(instance.current_start[s], instance.current_start[s + 1]):
         if instance.current[at] == n:
             return
     state.budget[0] -= instance.size[s]
+    if instance.network[n] >= 0:
+        state.budget[instance.network[n] + 1] -= instance.size[s]
 
 
 @numba.njit(cache=True)

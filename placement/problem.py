@@ -31,6 +31,11 @@ BYTES_PER_GB = 1e9
 CREDIT_LIMIT = 13.8
 """Most that one copy counts towards availability: nobody is believed beyond six nines, since -ln(1e-6) = 13.8."""
 
+HEAD_SHARE, TORSO_SHARE = 0.5, 0.9
+"""Shares of all requests that the head holds, and head and torso together; the rest is the tail."""
+COPIES_OF_EVERYTHING = 4.0
+"""A hard requirement is worth more than serving all from the origin and pushing so many copies of every segment."""
+
 
 @dataclass(frozen=True)
 class Segments:
@@ -84,11 +89,15 @@ class Sources:
 
 @dataclass(frozen=True)
 class Demand:
-    """Expected requests over the horizon, one row for each (segment, location) with any. All arrays are (D,)."""
+    """Expected requests over the horizon, one row for each (segment, location) with any. All arrays are (D,).
+
+    `dispersion` alpha says how far requests scatter about their mean m: Var = m + alpha m^2; none is 0, the Poisson law.
+    """
 
     segment: Int32
     location: Int32
     requests: Float64
+    dispersion: Float64 | None = None
 
     def __len__(self) -> int:
         return len(self.requests)
@@ -196,14 +205,54 @@ class PlacementProblem:
         return self.segments.bytes[self.demand.segment].astype(np.float64)
 
     @cached_property
+    def dispersion(self) -> Float64:
+        """Of each demand row, (D,)."""
+        given = self.demand.dispersion
+        return np.zeros(len(self.demand)) if given is None else given
+
+    @cached_property
+    def content_code(self) -> Int64:
+        """Equal numbers for segments of one content, (S,)."""
+        seen: dict[object, int] = {}
+        return np.array([seen.setdefault(key, len(seen)) for key in self.segments.content.tolist()], dtype=np.int64)
+
+    @cached_property
     def credit(self) -> Float64:
         """What a copy counts towards availability, -ln(1 - survival), (N,)."""
         loss = np.maximum(1.0 - self.sources.survival, np.exp(-CREDIT_LIMIT))
         return np.where(self.sources.eligible, -np.log(loss), 0.0)
 
     @cached_property
-    def required_credit(self) -> float:
-        return float(-np.log(1.0 - self.settings.availability_target))
+    def fallback_price(self) -> float:
+        """Price of a segment that falls back to the origin, in m$; where that is forbidden, above any plan's whole cost."""
+        settings = self.settings
+        if settings.allow_origin_fallback:
+            return settings.origin_fallback_millidollars
+        fill = COPIES_OF_EVERYTHING * float(self.segments.bytes.sum()) * float(self.push_price.max(initial=0.0))
+        return settings.origin_fallback_millidollars + float(self.demand.requests @ self.origin_price) + fill
+
+    @cached_property
+    def popularity(self) -> Int8:
+        """0 for the head, which holds the first half of all requests, 1 for the torso, up to 90 %, 2 for the tail, (S,)."""
+        demand, n_segments = self.demand, len(self.segments)
+        requests = np.bincount(demand.segment, weights=demand.requests, minlength=n_segments)
+        order = np.argsort(-requests, kind="stable")
+        before = np.ones(n_segments)
+        if requests.sum() > 0:
+            before[order] = (np.cumsum(requests[order]) - requests[order]) / requests.sum()
+        quiet = requests <= 0
+        return np.where(quiet, 2, np.searchsorted([HEAD_SHARE, TORSO_SHARE], before, side="right")).astype(np.int8)
+
+    @cached_property
+    def availability_target(self) -> Float64:
+        """Least probability of a live copy, (S,)."""
+        targets = self.settings.availability_target_by_popularity or (self.settings.availability_target,) * 3
+        return np.asarray(targets, dtype=np.float64)[self.popularity]
+
+    @cached_property
+    def required_credit(self) -> Float64:
+        """Credit that copies must add up to for the availability target, (S,)."""
+        return np.asarray(-np.log(1.0 - self.availability_target))
 
     @cached_property
     def domain(self) -> Int64:
@@ -216,6 +265,14 @@ class PlacementProblem:
     def movement_limit_bytes(self) -> float:
         budget = self.settings.movement_budget_bytes
         return float("inf") if budget is None else float(budget)
+
+    @cached_property
+    def movement_limits_bytes(self) -> Float64:
+        """Most bytes to push in all, then to each network, (1 + networks,)."""
+        budget = self.settings.movement_budget_bytes_per_network
+        limits = np.full(2 + int(self.sources.network.max(initial=-1)), np.inf if budget is None else float(budget))
+        limits[0] = self.movement_limit_bytes
+        return limits
 
     @cached_property
     def unplaceable(self) -> Bool:

@@ -28,12 +28,16 @@ class PlacementSettings:
     """Time lost when a chosen source turns out to be gone, until the next source answers, in milliseconds."""
     movement_budget_bytes: int | None = None
     """Most bytes that one plan may push to sources that do not hold them; null for no limit."""
+    movement_budget_bytes_per_network: int | None = None
+    """Most bytes that one plan may push to the sources of any one network; null for no limit."""
     availability_target: float = 0.999
     """Least probability that a live copy of each segment exists over the horizon, in [0, 1)."""
+    availability_target_by_popularity: tuple[float, ...] | None = None
+    """Instead, targets of the head (segments with the first half of the requests), torso (up to 90 %) and tail."""
     require_tier_one_copy: bool = True
     """Whether each segment needs a copy on a POP (or else falls back to the origin)."""
     allow_origin_fallback: bool = True
-    """Whether missing the two requirements above is only penalised; false makes them hard."""
+    """Whether missing the two requirements above is only penalised; false makes them hard, whatever they cost."""
     pops_hold_everything: bool = True
     """Whether POPs are caches of unlimited storage, so that every segment is on every eligible POP already."""
     max_copies_per_network: int = 2
@@ -44,6 +48,8 @@ class PlacementSettings:
     """Share of the storage of a source of tier 1, 2 and 3 that a plan may fill."""
     uplink_share_by_tier: tuple[float, ...] = (1.0, 0.9, 0.7)
     """Share of the uplink of a source of tier 1, 2 and 3 that a plan may count on: the rest is headroom."""
+    uplink_quantile: float | None = None
+    """Probability, in [0.5, 1), with which a nearly full uplink must suffice; null plans for mean demand alone."""
     minimum_improvement_share: float = 0.001
     """A plan that moves bytes replaces the one that moves none only if it saves at least this share of the cost."""
     candidates_per_location: int = 24
@@ -81,6 +87,13 @@ def _setting_problems(settings: PlacementSettings) -> list[str]:
     problems = [f"Expected {name} >= 0 and finite, got {getattr(settings, name)!r}." for name in nonnegative]
     if not 0 <= settings.availability_target < 1:
         problems.append(f"Expected availability_target in [0, 1), got {settings.availability_target!r}.")
+    quantile = settings.uplink_quantile
+    if quantile is not None and not 0.5 <= quantile < 1:
+        problems.append(f"Expected uplink_quantile in [0.5, 1) or null, got {quantile!r}.")
+    targets = settings.availability_target_by_popularity
+    if targets is not None and (len(targets) != 3 or not all(0 <= target < 1 for target in targets)):
+        wanted = "three numbers in [0, 1) or null"
+        problems.append(f"Expected availability_target_by_popularity to be {wanted}, got {targets!r}.")
     for name in ("max_copies_per_network", "candidates_per_location", "threads"):
         if getattr(settings, name) < 1:
             problems.append(f"Expected {name} >= 1, got {getattr(settings, name)!r}.")
@@ -91,8 +104,10 @@ def _setting_problems(settings: PlacementSettings) -> list[str]:
     caps = settings.max_copies_by_tier
     if caps is not None and (len(caps) != 3 or any(cap < 0 for cap in caps)):
         problems.append(f"Expected max_copies_by_tier to be three numbers >= 0 or null, got {caps!r}.")
-    if settings.movement_budget_bytes is not None and settings.movement_budget_bytes < 0:
-        problems.append(f"Expected movement_budget_bytes >= 0 or null, got {settings.movement_budget_bytes!r}.")
+    for name in ("movement_budget_bytes", "movement_budget_bytes_per_network"):
+        budget = getattr(settings, name)
+        if budget is not None and not budget >= 0:
+            problems.append(f"Expected {name} >= 0 or null, got {budget!r}.")
     if settings.solver not in ("highs", "cp-sat", "gscip"):
         problems.append(f"Expected solver to be 'highs', 'cp-sat' or 'gscip', got {settings.solver!r}.")
     return problems

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from placement.binding import binding_sentences
+from placement.bound import Prices
 from placement.check import check
 from placement.copies import Copies, keep_current, within_limits
 from placement.dive import DiveSettings, dive
@@ -23,6 +25,7 @@ from placement.plan import Plan, Status
 from placement.prices import Guide, search_prices
 from placement.problem import PlacementProblem
 from placement.requirements import meet_requirements, missing_requirements
+from placement.shortfall import shortest_reason
 
 Progress = Callable[[str], None]
 DIVES = (DiveSettings(rounds=24), DiveSettings(rounds=12), DiveSettings(rounds=24, closing_mass=0.5))
@@ -61,7 +64,7 @@ def solve(problem: PlacementProblem, *, seed: int = 0, progress: Progress | None
         if answer.copies is not None:
             best = _better(problem, best, _price(problem, "whole programme", within_limits(problem, answer.copies)))
         tell(f"whole programme: best {best.cost:.1f} m$, bound {bound:.1f} m$")
-    return _judged(problem, _plan(problem, best, min(bound, best.cost)))
+    return _judged(problem, _plan(problem, best, min(bound, best.cost), proof.prices))
 
 
 def _candidates(problem: PlacementProblem, guide: Guide) -> Iterator[tuple[str, Copies]]:
@@ -79,7 +82,7 @@ def _price(problem: PlacementProblem, method: str, copies: Copies) -> Incumbent:
     flows = best_flows(problem, copies.segment, copies.source)
     is_new = ~problem.is_current(copies.segment, copies.source)
     push = problem.segments.bytes[copies.segment] * problem.push_price[copies.source]
-    fallback = int(missing_requirements(problem, copies).sum()) * problem.settings.origin_fallback_millidollars
+    fallback = int(missing_requirements(problem, copies).sum()) * problem.fallback_price
     cost = delivery_cost(problem, flows) + float(push[is_new].sum()) + fallback
     return Incumbent(method, copies, flows, cost)
 
@@ -96,14 +99,14 @@ def _moved_bytes(problem: PlacementProblem, copies: Copies) -> int:
     return int(problem.segments.bytes[copies.segment[is_new]].sum())
 
 
-def _plan(problem: PlacementProblem, best: Incumbent, bound: float) -> Plan:
+def _plan(problem: PlacementProblem, best: Incumbent, bound: float, prices: Prices) -> Plan:
     copies, flows = best.copies, best.flows
     location = problem.demand.location[flows.row]
     segment = problem.demand.segment[flows.row]
     order = np.lexsort((flows.source, location, segment))
     fallback = np.flatnonzero(missing_requirements(problem, copies)).astype(np.int32)
     gap = (best.cost - bound) / best.cost if best.cost > 0 else 0.0
-    reason = "" if problem.settings.allow_origin_fallback else _infeasibility(problem, copies, fallback)
+    reason = "" if problem.settings.allow_origin_fallback else shortest_reason(problem, copies, fallback)
     status: Status = "optimal" if gap <= problem.settings.relative_gap else "feasible"
     return Plan(
         segment=copies.segment,
@@ -119,70 +122,10 @@ def _plan(problem: PlacementProblem, best: Incumbent, bound: float) -> Plan:
         gap=gap,
         status="infeasible" if reason else status,
         reason=reason,
-        binding=tuple(_binding(problem, best)),
+        binding=binding_sentences(problem, copies, flows, prices),
         bytes_moved=_moved_bytes(problem, copies),
         method=best.method,
     )
-
-
-def _infeasibility(problem: PlacementProblem, copies: Copies, fallback: np.ndarray) -> str:
-    """The first requirement that no plan found meets, and the least relaxation that lets it be met."""
-    if not len(fallback):
-        return ""
-    s = int(fallback[0])
-    name, others = problem.segments.name(s), f" ({len(fallback)} segments in all)"
-    pops = problem.is_pop & problem.sources.eligible
-    size = problem.segments.bytes[s]
-    if problem.settings.require_tier_one_copy and not problem.standing.any():
-        if not pops.any():
-            return f"(7) {name} needs a copy on a POP{others}, but no POP is eligible: add one, or allow the fallback."
-        short = int(size - problem.storage_limit_bytes[pops].max())
-        if short > 0:
-            return f"(7) {name} needs a copy on a POP{others}: give one at least {short} bytes more storage."
-    reachable = _attainable_credit(problem, s)
-    if reachable < problem.required_credit - 1e-6:
-        live = -np.expm1(-reachable)
-        return f"(6) {name}{others} can be live with probability {live:.6g} at most: lower availability_target to it."
-    needed = sum(int(problem.segments.bytes[at]) for at in fallback)
-    return (
-        f"(5) {name} misses its requirements{others} within the storage and movement limits: raise "
-        f"movement_budget_bytes by {needed} bytes for each copy they need, or free as much storage."
-    )
-
-
-def _attainable_credit(problem: PlacementProblem, segment: int) -> float:
-    """Availability credit if every eligible source large enough held the segment, each network counting once."""
-    able = problem.sources.eligible & (problem.storage_limit_bytes >= problem.segments.bytes[segment])
-    best: dict[int, float] = {}
-    for n in np.flatnonzero(able | problem.standing):
-        domain = int(problem.domain[n])
-        best[domain] = max(best.get(domain, 0.0), float(problem.credit[n]))
-    return sum(best.values())
-
-
-def _binding(problem: PlacementProblem, best: Incumbent) -> Iterator[str]:
-    """Sentences about the limits that have less room left than the smallest thing that could still be added."""
-    copies, flows = best.copies, best.flows
-    sizes, smallest = problem.segments.bytes, int(problem.segments.bytes.min(initial=0))
-    moved, budget = _moved_bytes(problem, copies), problem.movement_limit_bytes
-    if budget - moved < sizes.mean() if len(sizes) else False:
-        yield f"Movement: {moved} of {budget:.0f} bytes are used."
-    mesh = problem.sources.eligible & ~problem.is_pop
-    used = np.bincount(copies.source, weights=sizes[copies.segment], minlength=len(mesh))
-    full = mesh & (problem.storage_limit_bytes - used < max(smallest, 1))
-    if full.any():
-        yield f"Storage: {int(full.sum())} of {int(mesh.sum())} nodes are full."
-    sent = problem.demand_segment_bytes[flows.row] * problem.demand.requests[flows.row] * flows.share
-    load = np.bincount(flows.source, weights=sent, minlength=len(mesh))
-    busy = problem.sources.eligible & (load > 0.999 * problem.usable_uplink_bytes) & (load > 0)
-    if busy.any():
-        yield f"Uplink: {int(busy.sum())} of {int(problem.sources.eligible.sum())} sources have none left."
-    large = int(problem.unplaceable.sum())
-    if large:
-        yield f"Storage: {large} segments are larger than the room of every eligible node and stay on tier 1."
-    missing = int(missing_requirements(problem, copies).sum())
-    if missing:
-        yield f"Requirements: {missing} segments fall back to the origin."
 
 
 def _judged(problem: PlacementProblem, plan: Plan) -> Plan:

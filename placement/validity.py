@@ -28,7 +28,7 @@ def _shape_problems(problem: PlacementProblem) -> list[str]:
         ("demand", len(problem.demand)),
     ):
         for name, value in vars(getattr(problem, owner)).items():
-            if np.shape(value) != (length,):
+            if value is not None and np.shape(value) != (length,):
                 problems.append(f"{owner}.{name} has shape {np.shape(value)}, expected ({length},).")
     for name in ("rtt_ms", "reach"):
         if getattr(problem, name).shape != (n_locations, n_sources):
@@ -73,6 +73,7 @@ def _value_problems(problem: PlacementProblem) -> list[str]:
         ("sources.lat", sources.lat, -90, 90, "degrees in [-90, 90]"),
         ("sources.lon", sources.lon, -180, 180, "degrees in [-180, 180]"),
         ("demand.requests", problem.demand.requests, 0, 1e18, "0 or more, finite"),
+        ("demand.dispersion", problem.dispersion, 0, 1e9, "0 or more, finite"),
         ("rtt_ms", problem.rtt_ms, 0, 1e9, "0 or more milliseconds"),
     )
     problems = []

@@ -64,7 +64,7 @@ def cost_of(problem: PlacementProblem, copies: Copies) -> float:
     is_new = ~problem.is_current(copies.segment, copies.source)
     push = (problem.segments.bytes[copies.segment] * problem.push_price[copies.source])[is_new].sum()
     missing = int(missing_requirements(problem, copies).sum())
-    return delivery_cost(problem, flows) + float(push) + missing * problem.settings.origin_fallback_millidollars
+    return delivery_cost(problem, flows) + float(push) + missing * problem.fallback_price
 
 
 def brute_force(problem: PlacementProblem) -> float:
@@ -82,13 +82,17 @@ def brute_force(problem: PlacementProblem) -> float:
 def keeps_hard_limits(problem: PlacementProblem, copies: Copies) -> bool:
     sizes = problem.segments.bytes[copies.segment]
     used = np.bincount(copies.source, weights=sizes, minlength=len(problem.sources))
-    moved = sizes[~problem.is_current(copies.segment, copies.source)].sum()
+    is_new = ~problem.is_current(copies.segment, copies.source)
+    pushed, networks = sizes[is_new].sum(), problem.sources.network[copies.source[is_new]]
+    into = np.bincount(networks[networks >= 0], weights=sizes[is_new][networks >= 0].astype(np.float64))
+    per_network = problem.settings.movement_budget_bytes_per_network
     domains = copies.segment * 1000 + problem.sources.network[copies.source]
     crowded = np.unique(domains, return_counts=True)[1].max(initial=0) > problem.settings.max_copies_per_network
     banned = not problem.sources.eligible[copies.source].all()
     return bool(
         (used <= problem.storage_limit_bytes).all()
-        and moved <= problem.movement_limit_bytes
+        and (pushed <= problem.movement_limit_bytes)
+        and into.max(initial=0) <= (np.inf if per_network is None else per_network)
         and not crowded
         and not banned
     )
