@@ -14,8 +14,8 @@ import numpy as np
 from placement.copies import Copies, add_while_fitting, requests_per_segment
 from placement.events import ContentExpired, Event
 from placement.excerpt import new_codes, with_segments
-from placement.fleet import Fleet
-from placement.memory import Memory, Outage, ParkedCopy
+from placement.fleet import Fleet, recent_returns
+from placement.memory import Memory, Outage, ParkedCopy, Return
 from placement.plan import Plan
 from placement.problem import Bool, Float64, Ids, Int32, PlacementProblem
 from placement.rebalance_settings import RebalanceSettings
@@ -32,7 +32,7 @@ class Aftermath:
         cause: what happened to each source, in words; empty for most. (N,)
         waits: sources in an outage that is waited out. (N,)
         joined: sources that are new or back. (N,)
-        avoided: sources to which nothing is pushed: they leave, or are gone. (N,)
+        avoided: sources to which nothing is pushed: they leave, are gone, or were so lately. (N,)
         survival_after_outages: what survival is believed to be once the outages are over. (N,)
         memory: with the sources' standing; the moves are added later.
     """
@@ -70,8 +70,7 @@ def aftermath(
     fleet = Fleet.of(problem, settings, memory)
     fleet.apply(events, now_us)
     _note_bans(fleet, plan)
-    emptied = np.array([source in fleet.emptied for source in fleet.ids], dtype=np.bool_)
-    lives = (fleet.eligible & ~emptied)[plan.source]
+    lives = (fleet.eligible & ~_members(fleet, fleet.emptied))[plan.source]
     unparked = _unparked(problem, fleet, memory)
     held = _union(problem, Copies(plan.segment[lives], plan.source[lives]), unparked)
     kept = _wanted(problem, events)
@@ -85,10 +84,14 @@ def aftermath(
         cause=fleet.cause,
         waits=fleet.having("out"),
         joined=fleet.joined,
-        avoided=fleet.having("out", "failed", "draining"),
+        avoided=fleet.having("out", "failed", "draining") | _members(fleet, fleet.recovered),
         survival_after_outages=fleet.survival_after_outages(),
         memory=_memory(problem, plan, kept, fleet, memory),
     )
+
+
+def _members(fleet: Fleet, sources: set[str]) -> Bool:
+    return np.array([source in sources for source in fleet.ids], dtype=np.bool_)
 
 
 def _note_bans(fleet: Fleet, plan: Plan) -> None:
@@ -154,8 +157,13 @@ def _memory(problem: PlacementProblem, plan: Plan, kept: Bool, fleet: Fleet, mem
     sources = problem.sources.source[plan.source[failed]].tolist()
     parked = {ParkedCopy(*name, source) for name, source in zip(names, sources, strict=True)}
     parked |= {copy for copy in gone if (copy.content, copy.segment) in wanted}
+    known = recent_returns(memory, fleet.settings)
+    now = memory.rebalances + 1
+    back = fleet.returned | fleet.emptied
+    returns = [old for old in known if old.source not in back] + [Return(s, now) for s in fleet.recovered & back]
     return replace(
         memory,
+        returns=tuple(sorted(returns, key=lambda item: (item.rebalance, item.source))),
         away=tuple(sorted(fleet.away.values(), key=lambda away: away.source)),
         outages=tuple(Outage(network, since) for network, since in sorted(fleet.outages.items())),
         parked=tuple(sorted(parked, key=lambda copy: (copy.source, copy.content, copy.segment))),

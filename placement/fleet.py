@@ -22,12 +22,18 @@ from placement.events import (
     OutageEnded,
     SurvivalChanged,
 )
-from placement.memory import Away, Memory, Standing
+from placement.memory import Away, Memory, Return, Standing
 from placement.problem import Bool, Float64, Ids, Int32, PlacementProblem
 from placement.rebalance_settings import RebalanceSettings
 
 US_PER_SECOND = 1e6
 GONE = ("out", "failed")
+
+
+def recent_returns(memory: Memory, settings: RebalanceSettings) -> list[Return]:
+    """Returns that the rebalance after this memory still remembers."""
+    since = memory.rebalances + 1 - settings.remembered_rebalances
+    return [back for back in memory.returns if back.rebalance > since]
 
 
 @dataclass
@@ -49,6 +55,8 @@ class Fleet:
     """Sources that are back with what they held."""
     emptied: set[str] = field(default_factory=set)
     """Sources that are back with nothing."""
+    recovered: set[str] = field(default_factory=set)
+    """Those of both that had failed or been out, in this rebalance or a recent one: they may do so again."""
 
     @classmethod
     def of(cls, problem: PlacementProblem, settings: RebalanceSettings, memory: Memory) -> Fleet:
@@ -67,6 +75,7 @@ class Fleet:
             settings=settings,
             away={away.source: away for away in memory.away if away.source in code},
             outages={outage.network: outage.since_us for outage in memory.outages},
+            recovered={back.source for back in recent_returns(memory, settings)},
         )
 
     def apply(self, events: Sequence[Event], now_us: int) -> None:
@@ -153,6 +162,8 @@ class Fleet:
         before = self.away.pop(self.ids[n], None)
         if before is not None:
             self.survival[n], self.uplink[n], self.eligible[n] = before.survival, before.uplink_bytes, before.eligible
+            if before.standing in GONE:
+                self.recovered.add(self.ids[n])
         self.cause[n], self.joined[n] = cause if kept_copies else f"{cause} with nothing", True
         (self.returned if kept_copies else self.emptied).add(self.ids[n])
 

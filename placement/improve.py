@@ -39,12 +39,13 @@ def improved(
     Values hold for few changes, so moves are made in rounds, each priced in full: more after one that paid, fewer after
     one that did not.
     """
-    lost = _lost(after, plan, around)
+    lost = _lost(after, plan, around, memory)
     if after.problem.movement_limit_bytes <= 0 or not (lost.any() or after.joined.any()):
         return around
     best, most = around, settings.moves_per_round
     for _ in range(settings.rounds):
-        moves = _moves(best, after, lost, settings, memory, most)
+        replaced = _copies_by_segment(after.problem, best.copies, ~_is_current(after.problem, best.copies))
+        moves = _moves(best, after, np.maximum(0, lost - replaced), settings, memory, most)
         if not len(moves.segment):
             break
         moved = _moved(after.problem, best, moves, settings)
@@ -58,17 +59,18 @@ def improved(
 
 
 def _moves(
-    best: Incumbent, after: Aftermath, lost: Bool, settings: RebalanceSettings, memory: Memory, most: int
+    best: Incumbent, after: Aftermath, lost: Int64, settings: RebalanceSettings, memory: Memory, most: int
 ) -> Moves:
     ground = _believed(after, best, settings)
     candidates = Candidates(
         lost=lost,
-        asked=_asked(after, ground, settings) & ~lost,
+        asked=_asked(after, ground, settings) & (lost == 0),
         joined=after.joined,
         avoided=after.avoided,
         returning=_recent(ground.problem, memory, pushed=None),
     )
-    room = _room(ground, candidates.lost | candidates.asked, _spared(ground.problem, best), settings, memory)
+    wanted = (lost > 0) | candidates.asked
+    room = _room(ground, wanted, _spared(ground.problem, best), settings, memory)
     return choose_moves(ground, room, candidates, settings, most)
 
 
@@ -94,18 +96,24 @@ def _moved(problem: PlacementProblem, around: Incumbent, moves: Moves, settings:
     return Incumbent("route around, then moves", copies, flows, cost_of(problem, copies, flows))
 
 
-def _lost(after: Aftermath, plan: Plan, around: Incumbent) -> Bool:
-    """Segments with a copy or a share at a source that failed, leaves or does worse, outages apart, (S,)."""
+def _lost(after: Aftermath, plan: Plan, around: Incumbent, memory: Memory) -> Int64:
+    """Copies of each segment that failed, leave or do worse, outages apart, less those replaced lately, (S,)."""
     problem, planned = after.problem, after.planned(plan)
-    worse = after.changed & ~after.waits & ~after.joined
+    worse = (after.changed & ~after.waits & ~after.joined)[planned.source]
     gone = np.isin(copy_keys(problem, planned), copy_keys(problem, around.copies), invert=True)
     gone &= ~after.waits[planned.source]
-    lost = np.zeros(len(problem.segments), dtype=np.bool_)
-    lost[planned.segment[worse[planned.source] | gone]] = True
-    served = after.kept_segment[plan.flow_segment] & worse[plan.flow_source] & ~problem.standing[plan.flow_source]
-    codes = np.cumsum(after.kept_segment) - 1
-    lost[codes[plan.flow_segment[served]]] = True
-    return lost
+    recent = np.isin(copy_keys(problem, around.copies), _recent(problem, memory, pushed=True))
+    replaced = _copies_by_segment(problem, around.copies, recent)
+    lost = _copies_by_segment(problem, planned, worse | gone) - replaced
+    return np.asarray(np.maximum(0, lost), dtype=np.int64)
+
+
+def _copies_by_segment(problem: PlacementProblem, copies: Copies, which: Bool) -> Int64:
+    return np.bincount(copies.segment[which], minlength=len(problem.segments))
+
+
+def _is_current(problem: PlacementProblem, copies: Copies) -> Bool:
+    return problem.is_current(copies.segment, copies.source)
 
 
 def _believed(after: Aftermath, around: Incumbent, settings: RebalanceSettings) -> Ground:

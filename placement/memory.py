@@ -55,6 +55,14 @@ class RecentMove:
 
 
 @dataclass(frozen=True)
+class Return:
+    """A source that had failed or been out and came back in a rebalance: for a while, nothing is pushed to it."""
+
+    source: str
+    rebalance: int
+
+
+@dataclass(frozen=True)
 class Memory:
     """All that is carried from one rebalance to the next; all tuples are sorted."""
 
@@ -63,7 +71,8 @@ class Memory:
     outages: tuple[Outage, ...] = ()
     parked: tuple[ParkedCopy, ...] = ()
     recent: tuple[RecentMove, ...] = ()
+    returns: tuple[Return, ...] = ()
 
     def for_new_problem(self) -> Memory:
-        """What still holds after a new forecast and a new look at the sources: only the moves."""
-        return Memory(rebalances=self.rebalances, recent=self.recent)
+        """What still holds after a new forecast and a new look at the sources: only the moves and returns."""
+        return Memory(rebalances=self.rebalances, recent=self.recent, returns=self.returns)

@@ -32,14 +32,14 @@ class Candidates:
     """What may be pushed.
 
     Attributes:
-        lost: segments that lost something: they may go anywhere allowed. (S,)
+        lost: copies of each segment that may be replaced, anywhere allowed. (S,)
         asked: segments that may go to the sources that joined. (S,)
         joined: (N,)
         avoided: sources to which nothing goes. (N,)
         returning: keys segment * N + source of recent moves, sorted: what is pushed there must gain a multiple.
     """
 
-    lost: Bool
+    lost: Int64
     asked: Bool
     joined: Bool
     avoided: Bool
@@ -60,7 +60,7 @@ class Moves:
 def choose_moves(ground: Ground, room: Room, candidates: Candidates, settings: RebalanceSettings, most: int) -> Moves:
     """The moves worth making within the movement budgets, `most` of them: values hold for few changes at a time."""
     state = _State.of(ground, room, candidates, settings)
-    offers = [(-np.inf, s) for s in np.flatnonzero(candidates.lost | candidates.asked).tolist()]
+    offers = [(-np.inf, s) for s in np.flatnonzero((candidates.lost > 0) | candidates.asked).tolist()]
     heapq.heapify(offers)
     while offers and len(state.pushed) < most:
         s = heapq.heappop(offers)[1]
@@ -106,6 +106,7 @@ class _State:
     targets: Int64  # sources that may receive anything
     caps: Int64
     pushed: list[_Push] = field(default_factory=list)
+    replaced: dict[int, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, ground: Ground, room: Room, candidates: Candidates, settings: RebalanceSettings) -> _State:
@@ -144,7 +145,7 @@ class _State:
         return state
 
     def _hold(self, copies: Copies) -> None:
-        wanted = np.flatnonzero(self.candidates.lost | self.candidates.asked)
+        wanted = np.flatnonzero((self.candidates.lost > 0) | self.candidates.asked)
         starts, ends = np.searchsorted(copies.segment, wanted), np.searchsorted(copies.segment, wanted + 1)
         for s, start, end in zip(wanted.tolist(), starts.tolist(), ends.tolist(), strict=True):
             self.holders[s] = copies.source[start:end].tolist()
@@ -159,6 +160,8 @@ class _State:
 
     def best(self, s: int) -> _Push | None:
         """The most gainful push of segment s that keeps every limit."""
+        if 0 < self.candidates.lost[s] <= self.replaced.get(s, 0):
+            return None
         nodes = self._allowed(s)
         if self.size[s] > self.budget or not len(nodes):
             return None
@@ -183,7 +186,9 @@ class _State:
     def _allowed(self, s: int) -> Int64:
         """Targets that may hold one more copy of s within network, tier and budget limits."""
         problem, held = self.problem, np.array(self.holders[s], dtype=np.int64)
-        nodes = self.targets if self.candidates.lost[s] else self.targets[self.candidates.joined[self.targets]]
+        nodes = self.targets
+        if self.candidates.lost[s] == 0:  # only asked for where somebody joined
+            nodes = nodes[self.candidates.joined[nodes]]
         network, tier = problem.sources.network, problem.sources.tier
         ok = ~np.isin(nodes, held) & (problem.storage_limit_bytes[nodes] >= self.size[s])
         crowded = (
@@ -237,6 +242,7 @@ class _State:
         self.network_budget[problem.domain[n]] -= float(self.size[s])
         self._cover(s, n)
         self.holders[s].append(n)
+        self.replaced[s] = self.replaced.get(s, 0) + 1
         self.pushed.append(push)
 
     def _serve(self, s: int, n: int) -> None:

@@ -124,9 +124,18 @@ def _causes(problem: PlacementProblem, plan: Plan, after: Aftermath) -> Ids:
 
 
 def _remembered(after: Aftermath, delta: PlanDelta, settings: RebalanceSettings) -> Memory:
-    """The memory with this rebalance's moves, less those too old to matter."""
+    """The memory with this rebalance's moves, less those too old to matter.
+
+    A push stays young while a copy of its segment is parked: should that source come back and fail again, the push has
+    replaced it already.
+    """
     memory, now = after.memory, after.memory.rebalances + 1
-    moves = [move for move in memory.recent if move.rebalance > now - settings.remembered_rebalances]
+    parked = {(copy.content, copy.segment) for copy in memory.parked}
+    moves = [
+        replace(move, rebalance=now) if move.pushed and (move.content, move.segment) in parked else move
+        for move in memory.recent
+    ]
+    moves = [move for move in moves if move.rebalance > now - settings.remembered_rebalances]
     for table, pushed in ((delta.pushed, True), (delta.dropped, False)):
         for row in table.to_pylist():
             if (pushed or row["reason"] == MAKES_ROOM) and settings.remembered_rebalances:

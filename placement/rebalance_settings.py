@@ -26,7 +26,8 @@ class RebalanceSettings:
     least_gain_millidollars_per_gb: float = 1.0
     """Least gain of a move, net of its push and of what it evicts, for each GB pushed."""
     remembered_rebalances: int = 5
-    """A copy pushed or dropped in so many last rebalances is moved back only for a great gain."""
+    """A copy pushed or dropped in so many last rebalances is moved back only for a great gain; nothing is pushed to a
+    source that came back in them."""
     return_gain_factor: float = 3.0
     """Such a move must gain so many times its cost."""
     most_segments: int = 2_000

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from placement.copies import Copies
+from placement.copies import keep_current
 from placement.events import (
     ContentExpired,
     Event,
@@ -19,12 +20,14 @@ from placement.events import (
     SurvivalChanged,
 )
 from placement.flows import best_flows
+from placement.instances import InstanceSettings, random_instance
 from placement.plan import Plan
 from placement.problem import Demand, PlacementProblem, PlacementSettings, Segments, Sources
 from placement.publish import judged, published
 from placement.reroute import Incumbent, cost_of
 
 GB = 10**9
+BUSY = InstanceSettings(segments=60, locations=4, nodes=16, pops=2)
 
 
 def hand_world(
@@ -70,11 +73,26 @@ def hand_world(
     return problem, plan_of(problem)
 
 
+def busy_world(seed: int) -> tuple[PlacementProblem, Plan]:
+    """A random instance of 16 nodes with scarce uplink, and the plan that keeps its current copies."""
+    problem = lawful(random_instance(BUSY, seed=seed))
+    return problem, plan_of(problem)
+
+
+def lawful(problem: PlacementProblem) -> PlacementProblem:
+    """The problem holding only those of its current copies that keep every hard limit."""
+    kept = keep_current(problem)
+    return replace(problem, current_segment=kept.segment, current_source=kept.source)
+
+
+def busiest_node(problem: PlacementProblem, plan: Plan) -> str:
+    mesh = ~problem.is_pop[plan.flow_source]
+    return str(problem.sources.source[np.bincount(plan.flow_source[mesh]).argmax()])
+
+
 def plan_of(problem: PlacementProblem) -> Plan:
     """The judged plan that keeps what is held now."""
-    order = np.lexsort((problem.current_source, problem.current_segment))
-    copies = Copies(problem.current_segment[order], problem.current_source[order])
-    copies = Copies(*(column[problem.sources.eligible[copies.source]] for column in (copies.segment, copies.source)))
+    copies = keep_current(problem)
     flows = best_flows(problem, copies.segment, copies.source)
     return judged(problem, published(problem, Incumbent("kept", copies, flows, cost_of(problem, copies, flows)), 0.0))
 

@@ -23,7 +23,7 @@ from placement.events import (
 from placement.memory import Memory
 from placement.rebalance import Rebalanced, bytes_moved_by_day, rebalance
 from placement.rebalance_settings import RebalanceSettings
-from tests.placement.rebalance_worlds import GB, copies_of, hand_world
+from tests.placement.rebalance_worlds import GB, busiest_node, busy_world, copies_of, hand_world
 
 HOUR_US = 3_600_000_000
 
@@ -163,6 +163,28 @@ def test_flapping__moves_once() -> None:
                 done.append(rebalance(problem, plan, [event], memory=memory))
                 problem, plan, memory = done[-1].problem, done[-1].plan, done[-1].memory
         assert bytes_moved_by_day(done) == {"1970-01-01": GB}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_flapping__settles_where_uplink_is_scarce(seed: int) -> None:
+    """On a random instance a busy node that flaps moves no more in all than what it held, and then nothing."""
+    problem, plan = busy_world(seed)
+    node, memory, moved = busiest_node(problem, plan), Memory(), []
+    held = plan.segment[problem.sources.source[plan.source] == node]
+    held_bytes = int(problem.segments.bytes[held].sum())
+    for _ in range(10):
+        for event in (NodeFailed(node), NodeJoined(node)):
+            done = rebalance(problem, plan, [event], memory=memory)
+            problem, plan, memory = done.problem, done.plan, done.memory
+            moved.append(done.plan.bytes_moved)
+    assert 0 < moved[0] <= held_bytes
+    assert sum(moved[1:]) == 0
+
+
+def test_draining__receives_nothing() -> None:
+    """What fails is not pushed to a node that leaves, though it would serve half of the day."""
+    done = after([("a", "n0")], NodeFailed("n0"), NodeDraining("n1", 43_200.0))
+    assert done.plan.bytes_moved == 0
 
 
 def test_hysteresis__a_recent_move_is_taken_back_only_for_a_multiple() -> None:

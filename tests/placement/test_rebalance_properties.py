@@ -17,7 +17,7 @@ from placement.prices import search_prices
 from placement.problem import PlacementProblem
 from placement.rebalance import Rebalanced, rebalance
 from placement.rebalance_settings import RebalanceSettings
-from tests.placement.rebalance_worlds import plan_of, random_events
+from tests.placement.rebalance_worlds import lawful, plan_of, random_events
 
 SHAPE = InstanceSettings(segments=24, locations=3, nodes=30, pops=2, rows_per_segment=2.0, storage_share=0.3)
 HOUR_US = 3_600_000_000
@@ -27,14 +27,9 @@ SEQUENCES, REBALANCES, EVENTS = 50, 10, 20
 def instance(seed: int, *, pops_hold_everything: bool = True) -> PlacementProblem:
     """A small instance whose current copies, as far as they are lawful, are its plan."""
     problem = random_instance(SHAPE, seed=seed)
-    lawful = problem.sources.eligible[problem.current_source]
-    chosen = replace(problem.settings, pops_hold_everything=pops_hold_everything, max_copies_per_network=30)
-    return replace(
-        problem,
-        current_segment=problem.current_segment[lawful],
-        current_source=problem.current_source[lawful],
-        settings=chosen,
-    )
+    caps = (2, 4, 3) if seed % 2 else None
+    chosen = replace(problem.settings, pops_hold_everything=pops_hold_everything, max_copies_by_tier=caps)
+    return lawful(replace(problem, settings=chosen))
 
 
 def pushed_by_domain(done: Rebalanced) -> np.ndarray:
