@@ -25,7 +25,7 @@ check: $(INSTALLED)
 	$(BIN)/python -m pytest tests/test_architecture.py
 
 bench: $(INSTALLED)
-	for phase in ingest counters demand churn placement routing replay serving; do \
+	for phase in ingest counters demand churn placement rebalance routing replay serving; do \
 	  $(BIN)/python -m benchmarks.$$phase || exit 1; \
 	done
 

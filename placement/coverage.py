@@ -11,8 +11,13 @@ from placement.problem import Bool, Float64, Int32, Int64, PlacementProblem
 
 def chance_any_node_is_up(problem: PlacementProblem, plan: Plan) -> Float64:
     """Probability that a node which holds the segment and reaches the location is up, (D,)."""
-    nodes = ~problem.is_pop[plan.source]
-    segment, source = plan.segment[nodes], plan.source[nodes]
+    return chance_any_is_up(problem, plan.segment, plan.source)
+
+
+def chance_any_is_up(problem: PlacementProblem, segment: Int32, source: Int32) -> Float64:
+    """The same for copies sorted by segment, (D,)."""
+    nodes = ~problem.is_pop[source]
+    segment, source = segment[nodes], source[nodes]
     starts = np.searchsorted(segment, np.arange(len(problem.segments) + 1))
     absence = 1.0 - problem.sources.survival
     demand = problem.demand

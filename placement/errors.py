@@ -3,6 +3,7 @@
 PlacementError
 ├── ProblemError    an instance cannot be valid; carries every problem at once
 ├── PlanError       a plan does not fit its problem, or broke a constraint before it left
+├── EventError      events that cannot have happened to the problem, or rebalance settings out of bounds
 ├── RoutingError    a batch of candidates or its settings cannot be scored
 └── ReplayError     a trace and a plan cannot be played together
 """
@@ -26,6 +27,10 @@ class ProblemError(PlacementError, ValueError):
 
 class PlanError(PlacementError):
     """A plan does not fit its problem, or the judge refused it."""
+
+
+class EventError(PlacementError, ValueError):
+    """Events, or settings of the rebalance, that cannot be used."""
 
 
 class RoutingError(PlacementError, ValueError):

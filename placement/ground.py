@@ -1,0 +1,94 @@
+"""What moves start from: the copies, the shares, how each row is served now, and the arcs over the nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from placement.copies import Copies
+from placement.flows import Flows, ServingArcs, mesh_coverage, serving_arcs
+from placement.problem import Bool, Float64, Int32, Int64, PlacementProblem
+
+LEAST_SHARE = 1e-6
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A problem with its copies and lawful shares."""
+
+    problem: PlacementProblem
+    copies: Copies
+    flows: Flows
+
+    @cached_property
+    def arcs(self) -> ServingArcs:
+        """Useful arcs over the copies at nodes."""
+        arcs = serving_arcs(self.problem, self.copies.segment, self.copies.source)
+        mesh = ~self.problem.is_pop[arcs.source]
+        return ServingArcs(arcs.row[mesh], arcs.source[mesh], arcs.saving[mesh])
+
+    @cached_property
+    def arc_share(self) -> Float64:
+        """What each arc serves, (A,)."""
+        n, flows = max(1, len(self.problem.sources)), self.flows
+        return _lookup(flows.row * n + flows.source, flows.share, self.arcs.row * n + self.arcs.source)
+
+    @cached_property
+    def arc_saving(self) -> Float64:
+        """What a request saves on each arc over what no node serves of its row, (A,)."""
+        row, source = self.arcs.row, self.arcs.source
+        return np.maximum(0.0, self.base_price[row] - self.problem.serving_price(row, source))
+
+    @cached_property
+    def coverage(self) -> Float64:
+        """Chance that a node of a row's arcs is up, (D,)."""
+        return mesh_coverage(self.problem, self.arcs)
+
+    @cached_property
+    def mesh_share(self) -> Float64:
+        """What nodes serve of each row, (D,)."""
+        mesh = ~self.problem.is_pop[self.flows.source]
+        return self._by_row(self.flows.share[mesh], mesh)
+
+    @cached_property
+    def base_price(self) -> Float64:
+        """Mean price of a request that no node serves; where nodes serve all, that of the cheapest POP, (D,)."""
+        problem, flows, pop = self.problem, self.flows, self.problem.is_pop[self.flows.source]
+        by_pop = self._by_row(flows.share[pop], pop)
+        paid = self._by_row(flows.share[pop] * problem.serving_price(flows.row[pop], flows.source[pop]), pop)
+        rest, base = np.maximum(0.0, 1.0 - self.mesh_share - by_pop), _cheapest_pop(problem)
+        np.divide(paid + rest * problem.origin_price, by_pop + rest, out=base, where=by_pop + rest > LEAST_SHARE)
+        return base
+
+    def _by_row(self, weights: Float64, which: Bool) -> Float64:
+        rows = self.flows.row[which]
+        return np.asarray(np.bincount(rows, weights=weights, minlength=len(self.problem.demand)), dtype=np.float64)
+
+    def arc_copy(self) -> Int64:
+        """Position of each arc's copy, (A,)."""
+        segment = self.problem.demand.segment[self.arcs.row]
+        keys = _keys(self.problem, self.copies.segment, self.copies.source)
+        return np.searchsorted(keys, _keys(self.problem, segment, self.arcs.source))
+
+
+def _cheapest_pop(problem: PlacementProblem) -> Float64:
+    """Price of each row's request at its cheapest POP that holds everything, or the origin, (D,)."""
+    price, location = problem.origin_price.copy(), problem.demand.location
+    for n in np.flatnonzero(problem.standing):
+        here = problem.request_price[location, n] + problem.byte_price[n] * problem.demand_segment_bytes
+        price = np.where(problem.can_serve[location, n], np.minimum(price, here), price)
+    return np.asarray(price)
+
+
+def _keys(problem: PlacementProblem, segment: Int32, source: Int32) -> Int64:
+    return np.asarray(segment.astype(np.int64) * max(1, len(problem.sources)) + source)
+
+
+def _lookup(keys: Int64, values: Float64, wanted: Int64) -> Float64:
+    """The value of each wanted key, 0 where there is none; keys are sorted."""
+    if not len(keys):
+        return np.zeros(len(wanted))
+    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[at] == wanted, values[at], 0.0)
