@@ -120,7 +120,7 @@ def machine() -> str:
 
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", default=["xs", "s"], choices=list(SHAPES))
+    parser.add_argument("--sizes", nargs="+", default=["xs"], choices=list(SHAPES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[11, 12, 13])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--limit-seconds", type=float, default=20.0)

@@ -15,13 +15,17 @@ import numpy as np
 
 from benchmarks.placement_methods import cost_of
 from placement.copies import Copies
+from placement.formulation import arc_count
 from placement.instances import InstanceSettings, random_instance
 from placement.pdlp import PdlpSettings, solve_relaxation
+from placement.plan import Plan
 from placement.problem import Demand, PlacementProblem, Segments, Sources
 from placement.solve import solve
 
-NEAREST = 16
+NEAREST = (6, 16)
 GROUPS = (4, 16)
+PDLP_ARCS = 500_000
+"""Arcs up to which PDLP proves the bound of a graph; beyond, the solve's own price search does."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Pruning:
 
     Attributes:
         candidates: nodes that each demand row sees, on average.
-        bound: certified for this graph by PDLP's prices, in m$.
+        bound: certified for this graph, in m$.
         cost: of the plan made on this graph, priced with the best flows of the full one.
         above: of the cost over the full graph's bound, less 1.
     """
@@ -54,16 +58,24 @@ def prunings(size: str, shape: InstanceSettings, seed: int) -> list[Pruning]:
     """The full graph, the nearest few and each number of groups, on one instance."""
     problem = random_instance(shape, seed=seed)
     nodes = int((~problem.is_pop).sum())
-    graphs = {"full": [problem], f"nearest {NEAREST}": [nearest_candidates(problem, NEAREST)]}
+    graphs = {"full": [problem]}
+    graphs |= {f"nearest {count}": [nearest_candidates(problem, count)] for count in NEAREST}
     graphs |= {f"{count} groups": groups_of(problem, count) for count in GROUPS if count <= nodes}
     rows: list[Pruning] = []
     for name, parts in graphs.items():
-        bound = sum(solve_relaxation(part, PdlpSettings(relative_gap=1e-3)).bound for part in parts)
-        copies = _together(problem, [_placed(part) for part in parts])
+        plans = [solve(part) for part in parts]
+        bound = sum(max(plan.bound, _proven(part)) for part, plan in zip(parts, plans, strict=True))
+        copies = _together(problem, [_ids(part, plan) for part, plan in zip(parts, plans, strict=True)])
         cost = cost_of(problem, copies)
         full = rows[0].bound if rows else bound
         rows.append(Pruning(size, seed, name, _candidates(parts), bound, cost, cost / full - 1))
     return rows
+
+
+def _proven(problem: PlacementProblem) -> float:
+    if arc_count(problem) > PDLP_ARCS:
+        return 0.0
+    return solve_relaxation(problem, PdlpSettings(relative_gap=1e-3)).bound
 
 
 def nearest_candidates(problem: PlacementProblem, count: int) -> PlacementProblem:
@@ -107,12 +119,11 @@ def _budget(problem: PlacementProblem, nodes: np.ndarray) -> int | None:
     budget, storage = problem.settings.movement_budget_bytes, problem.sources.storage_bytes
     if budget is None:
         return None
-    return int(budget * storage[nodes].sum() / max(1, storage[~problem.is_pop].sum()))
+    return int(budget * float(storage[nodes].sum() / max(1, storage[~problem.is_pop].sum())))
 
 
-def _placed(problem: PlacementProblem) -> tuple[np.ndarray, np.ndarray]:
-    """Content ids and source ids of the copies of our plan."""
-    plan = solve(problem)
+def _ids(problem: PlacementProblem, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    """Content ids and source ids of a plan's copies."""
     return problem.segments.content[plan.segment], problem.sources.source[plan.source]
 
 
