@@ -1,43 +1,158 @@
-"""Placement: seconds, gap and cost against keeping the current copies, over growing instances.
+"""Placement beside its peers: cost above the proven bound, gap, seconds and memory, all from one run.
 
-    python -m benchmarks.placement [xs s m l]
+    python -m benchmarks.placement --sizes xs s --seeds 11 12 13 --limit-seconds 20 [--methods ours greedy] [--json]
+    python -m benchmarks.placement --pruning --sizes s
 
-Prints one line for each size, with the machine it ran on. CPU seconds are those of this process.
+Every method runs in a process of its own, so that its memory is its own, on an instance that tuning has not seen (tuning
+uses seeds 1 to 3), after a small instance that compiles what is compiled. One evaluator prices what each has placed. "Above
+bound" is over the best bound that our certificate proves in the same run; "gap" is what a method proves about its own plan.
+Whole programmes run at xs and s alone, until --limit-seconds. `--pruning` says what narrower candidates lose; see
+`benchmarks/placement_pruning.py`.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
 import platform
+import resource
+import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from statistics import fmean
 
-from placement.check import check
-from placement.greedy import place_greedily
+from benchmarks.placement_methods import METHODS, WHOLE, cost_of
+from benchmarks.placement_pruning import prunings
+from placement.copies import within_limits
 from placement.instances import SIZES, InstanceSettings, random_instance
-from placement.problem import PlacementProblem
-from placement.solve import solve
+
+TOY = InstanceSettings(segments=20, locations=2, nodes=5, pops=1)
+SHAPES = {"toy": TOY, **SIZES}
+WHOLE_SIZES = ("toy", "xs", "s")
+GRACE_SECONDS = 600.0
+"""What a method may take beyond the limit, which only whole programmes heed, before it counts as without an answer."""
 
 
-def main(names: list[str]) -> None:
-    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}")
-    place_greedily(random_instance(InstanceSettings(segments=20, nodes=5, locations=2), seed=0))  # compiles
-    for name in names or ["xs", "s"]:
-        report(name, random_instance(SIZES[name], seed=1))
+@dataclass(frozen=True)
+class Row:
+    """One method on one instance.
+
+    Attributes:
+        cost: in millidollars; None without an answer.
+        bound: what the method proves itself; 0 for nothing.
+        above: cost over the best certified bound of the run on this instance, less 1; None if there is none.
+    """
+
+    size: str
+    seed: int
+    method: str
+    cost: float | None
+    bound: float
+    wall_seconds: float
+    cpu_seconds: float
+    peak_mib: float
+    above: float | None = None
+
+    @property
+    def gap(self) -> float | None:
+        return None if self.cost is None or self.bound <= 0 else (self.cost - self.bound) / self.cost
 
 
-def report(name: str, problem: PlacementProblem) -> None:
-    greedy_wall, greedy_cpu = -time.perf_counter(), -time.process_time()
-    place_greedily(problem)
-    greedy_wall, greedy_cpu = greedy_wall + time.perf_counter(), greedy_cpu + time.process_time()
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _options().parse_args(arguments)
+    if options.only:
+        print(json.dumps(asdict(measure(options.only, options.sizes[0], options.seeds[0], options.limit_seconds))))
+        return
+    if options.pruning:
+        rows = [row for size in options.sizes for seed in options.seeds for row in prunings(size, SHAPES[size], seed)]
+        print(json.dumps([asdict(row) for row in rows]) if options.json else "\n".join(map(str, rows)))
+        return
+    results = [row for size in options.sizes for seed in options.seeds for row in _instance(size, seed, options)]
+    if options.json:
+        print(json.dumps({"machine": machine(), "rows": [{**asdict(row), "gap": row.gap} for row in results]}))
+    else:
+        print(table(results))
+
+
+def measure(method: str, size: str, seed: int, limit_seconds: float) -> Row:
+    """Runs one method here and now."""
+    METHODS[method](random_instance(TOY, seed=1), seed, 1.0)  # compiles
+    problem = random_instance(SHAPES[size], seed=seed)
     wall, cpu = -time.perf_counter(), -time.process_time()
-    plan = solve(problem)
+    found = METHODS[method](problem, seed, limit_seconds)
     wall, cpu = wall + time.perf_counter(), cpu + time.process_time()
-    print(
-        f"{name}: {len(problem.demand)} demand rows; greedy {greedy_wall:.2f} s ({greedy_cpu:.2f} s CPU); "
-        f"solve {wall:.1f} s ({cpu:.1f} s CPU), {plan.method}, {plan.status}, cost {plan.objective:.1f} m$, "
-        f"bound {plan.bound:.1f} m$, gap {plan.gap:.2%}, judged {check(problem, plan).ok}"
-    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    cost = None
+    if found.copies is not None:
+        kept = within_limits(problem, found.copies)
+        if len(kept.segment) < len(found.copies.segment) and method not in WHOLE:  # solvers may round a limit up
+            raise AssertionError(f"{method} broke a hard limit")
+        cost = cost_of(problem, kept)
+    return Row(size, seed, method, cost, found.bound, wall, cpu, peak)
+
+
+def table(rows: list[Row]) -> str:
+    """One line for each size and method, over seeds."""
+    lines = [machine(), "| size | method | seeds | above bound, mean (worst) | gap | wall s | CPU s | peak MiB |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    for size, method in dict.fromkeys((row.size, row.method) for row in rows):
+        mine = [row for row in rows if (row.size, row.method) == (size, method)]
+        above = [row.above for row in mine if row.above is not None]
+        gaps = [row.gap for row in mine if row.gap is not None]
+        shown = f"{fmean(above):.2%} ({max(above):.2%})" if above else "no answer"
+        answered = f"{len(mine)}" if len(above) == len(mine) else f"{len(above)} of {len(mine)}"
+        gap = f"{fmean(gaps):.2%}" if gaps else "-"
+        seconds = f"{fmean(r.wall_seconds for r in mine):.1f} | {fmean(r.cpu_seconds for r in mine):.1f}"
+        peak = max(row.peak_mib for row in mine)
+        lines.append(f"| {size} | {method} | {answered} | {shown} | {gap} | {seconds} | {peak:.0f} |")
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    load = os.getloadavg()[0]
+    versions = f"Python {platform.python_version()}, OR-Tools {version('ortools')}"
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {load:.1f}, {versions}"
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", default=["xs"], choices=list(SHAPES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[11, 12, 13])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--limit-seconds", type=float, default=20.0)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--pruning", action="store_true", help="what narrower candidates lose")
+    parser.add_argument("--only", choices=list(METHODS), help="run this one method in this process, print one JSON row")
+    return parser
+
+
+def _instance(size: str, seed: int, options: argparse.Namespace) -> list[Row]:
+    """All methods on one instance, each in a process of its own."""
+    methods = [name for name in options.methods if name not in WHOLE or size in WHOLE_SIZES]
+    rows = [_apart(name, size, seed, options.limit_seconds) for name in methods]
+    proven = max((row.bound for row in rows if row.method not in WHOLE), default=0.0)
+    if proven <= 0:
+        return rows
+    return [row if row.cost is None else Row(**{**asdict(row), "above": row.cost / proven - 1}) for row in rows]
+
+
+def _apart(method: str, size: str, seed: int, limit_seconds: float) -> Row:
+    command = [sys.executable, "-m", "benchmarks.placement", "--only", method, "--sizes", size, "--seeds", str(seed)]
+    command += ["--limit-seconds", str(limit_seconds)]
+    began = time.perf_counter()
+    print(f"{size} {seed} {method}", file=sys.stderr, flush=True)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit_seconds + GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        return Row(size, seed, method, None, 0.0, time.perf_counter() - began, 0.0, 0.0)
+    if done.returncode:
+        raise RuntimeError(f"{method} at {size}, seed {seed}, failed:\n{done.stderr}")
+    return Row(**json.loads(done.stdout.splitlines()[-1]))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
