@@ -120,25 +120,18 @@ def node_features(
             surrounding_hazards(known, states.up, columns.age, at_us=at_us, settings=settings, threads=threads),
         ]
     )
-    kappa = settings.rate_prior_departures
     chain, clock = np.empty(len(known)), np.empty_like(columns.clock_up)
     inputs = np.empty((len(known), len(feature_names(settings))))
 
     def fill(nodes: slice) -> None:
         mine, log = columns.of(nodes), known.telemetry
-        off_rates = (kappa + mine.departures) / (kappa / off[nodes, None] + mine.hours_up)
-        on_rates = (kappa + mine.returns) / (kappa / on[nodes, None] + mine.hours_down)
-        base = off[nodes] / (off[nodes] + on[nodes])
-        available = _shrunk_availability(mine, base)
-        chain[nodes] = off_rates[:, -1]
+        rates, chain[nodes], base = _own_rates(mine, off[nodes], on[nodes], settings)
         clock[nodes] = (mine.clock_up + _CLOCK_PRIOR * (1.0 - base)[:, None]) / (mine.clock_days + _CLOCK_PRIOR)
         inputs[nodes] = np.column_stack(
             [
                 np.log1p(np.minimum(mine.age, settings.maximum_age_hours) * 60.0),
                 np.log(states.departure_rate[nodes]),
-                np.log(off_rates),
-                np.log(on_rates),
-                np.log(available / (1.0 - available)),
+                rates,
                 clock[nodes],
                 *_own_history(mine, off[nodes], settings),
                 together[nodes],
@@ -177,6 +170,19 @@ def current_rates(
         off = np.where(some, before_session[np.maximum(last, 0)], off)
         on = np.where(some, before_gap[np.maximum(last, 0)], on)
     return off, on
+
+
+def _own_rates(
+    columns: SessionStatistics, off: Float64, on: Float64, settings: ChurnSettings
+) -> tuple[Float64, Float64, Float64]:
+    """Inputs of departures, returns and availability; the chain's departure rate; the class's share of time down."""
+    kappa = settings.rate_prior_departures
+    off_rates = (kappa + columns.departures) / (kappa / off[:, None] + columns.hours_up)
+    on_rates = (kappa + columns.returns) / (kappa / on[:, None] + columns.hours_down)
+    base = off / (off + on)
+    available = _shrunk_availability(columns, base)
+    inputs = np.column_stack([np.log(off_rates), np.log(on_rates), np.log(available / (1.0 - available))])
+    return inputs, off_rates[:, -1], base
 
 
 def _shrunk_availability(columns: SessionStatistics, base_down: Float64) -> Float64:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +12,7 @@ import pytest
 
 from models.churn.history import SessionHistory
 from models.churn.outages import FLEET, OutageSettings, find_outages, in_outage, outage_rates
+from models.churn.session_groups import order_by
 from models.events import HOUR_US
 
 INSTANT = pa.timestamp("us", tz="UTC")
@@ -209,3 +210,20 @@ def test_outage_settings__are_checked() -> None:
     """A share of 0 would call every departure an outage."""
     with pytest.raises(ValueError, match=r"network_share in \(0, 1\], got 0"):
         OutageSettings(network_share=0.0)
+
+
+def test_order_by__is_the_librarys() -> None:
+    """Sorted by the last key, ties by the one before it, then by row; negative instants too, and nothing at all."""
+    rng = np.random.default_rng(0)
+    low, high = rng.integers(-5_000_000, 5_000_000, 4_000), rng.integers(0, 7, 4_000)
+    assert order_by(low, high).tolist() == np.lexsort((low, high)).tolist()
+    assert order_by(high).tolist() == np.argsort(high, kind="stable").tolist()
+    assert order_by(np.zeros(0, dtype=np.int64)).tolist() == []
+
+
+def test_find_outages__does_not_depend_on_threads() -> None:
+    """A fleet with an outage, hourly: the same outages from one thread and from two."""
+    history = cluster(steady(Log(hourly=True), networks=30, size=10), size=12, at=300.3, back=5.0).history()
+    one, two = (find_outages(history, threads=threads) for threads in (1, 2))
+    assert len(one) == 1
+    assert all(np.array_equal(getattr(one, f.name), getattr(two, f.name)) for f in fields(one))
