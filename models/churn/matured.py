@@ -79,7 +79,9 @@ class MaturedOrigins:
     def rows(self, history: SessionHistory, *, since_us: int, at_us: int) -> MaturedRows | None:
         """Rows of the origins in [since, at), outcomes as known at `at_us`; None where nobody was up."""
         known, until_us = settled(history.before(at_us), at_us, self.outages)
-        origins = [o for o in self.origins(history, since_us=since_us, until_us=until_us) if len(o.node)]
+        # An origin in what turned out to be a hole of the observation knows nothing.
+        read = self.origins(history, since_us=since_us, until_us=until_us)
+        origins = [o for o in read if len(o.node) and not known.in_hole(o.at_us)]
         if not origins:
             return None
         outcomes = concatenate([self._outcomes(known, o) for o in origins])
