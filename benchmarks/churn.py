@@ -45,7 +45,7 @@ PREDICTORS = ("sat_count", "twiddled_history")
 METHODS = (*LEARNED, RECALIBRATED, *MARKOV_PEERS, *PREDICTORS, *SURVIVAL_PEERS)
 WORLDS: dict[str, Callable[[argparse.Namespace], ChurnWorld]] = {
     "relays": lambda options: relays_world(options.stage, every_hours=options.every_hours or 31.0),
-    "phones": lambda options: phones_world(every_hours=options.every_hours or 1.1),
+    "phones": lambda options: phones_world(every_hours=options.every_hours or 0.27),
 }
 
 

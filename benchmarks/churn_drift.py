@@ -183,13 +183,16 @@ def by_day(found: Scored, when: Windows) -> dict[str, dict[str, list[float]]]:
 # ---- the picture
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 860.0, 170.0, 46.0, 22.0, 26.0
+_GOALS = {"ece": (0.0, 0.02), "calibration_slope": (0.9, 1.1)}
+_LEAST = {"calibration_slope": 0.5}
+"""Where an axis begins, if not at 0; lower where a value is."""
 _TITLES = {
-    "ece": ("Expected calibration error by day", "lower is better; the goal is 0.02"),
+    "ece": ("Expected calibration error by day", "Lower is better; the goal is at most 0.02, shaded"),
     "calibration_slope": (
         "Calibration slope by day",
-        "1 is calibrated, below 1 over-confident; the goal is 0.9 to 1.1",
+        "1 is calibrated, below 1 over-confident; the goal is 0.9 to 1.1, shaded",
     ),
-    "ibss": ("Integrated Brier skill by day", "over the day's own marginal curve; higher is better"),
+    "ibss": ("Integrated Brier skill by day", "Over the day's own marginal curve; higher is better"),
 }
 
 
@@ -205,7 +208,7 @@ def picture(name: str, daily: dict[str, dict[str, list[float]]], when: Windows) 
 def _mean_sentence(daily: dict[str, dict[str, list[float]]], score: str, when: Windows) -> str:
     first = (when.change_us + SETTLING_US - when.scored[0]) // DAY_US
     plain, ours = (float(np.nanmean(daily[m][score][first:])) for m in ("without", "recalibrated"))
-    return f"Mean of the days from the third after the change on: {plain:.3f} without, {ours:.3f} with recalibration."
+    return f"Mean from the third day after it: {plain:.3f} without, {ours:.3f} with recalibration."
 
 
 def _lines(daily: dict[str, dict[str, list[float]]], score: str, when: Windows) -> str:
@@ -213,19 +216,22 @@ def _lines(daily: dict[str, dict[str, list[float]]], score: str, when: Windows) 
     time_axis = Timeline(when.scored[0], days, DAY_US)
     x = time_axis.scale(_LEFT, _WIDTH - 4)
     shown = [v for m in ("without", "recalibrated") for v in daily[m][score] if np.isfinite(v)]
-    ticks = nice_ticks(max(shown, default=1.0), low=min(0.0, *shown))
+    low, high = _GOALS.get(score, (0.0, 0.0))
+    ticks = nice_ticks(max(high, *shown, 0.01), low=min(_LEAST.get(score, 0.0), *shown))
     y = Scale(ticks[0], ticks[-1], _HEIGHT - _BOTTOM, _TOP)
-    parts = time_axis.axis(_LEFT, _WIDTH - 4, top=_TOP, bottom=_HEIGHT - _BOTTOM)
+    parts = [tag("rect", x=_LEFT, y=y(high), width=_WIDTH - 4 - _LEFT, height=y(low) - y(high), fill=colour("allowed"))]
+    parts += time_axis.axis(_LEFT, _WIDTH - 4, top=_TOP, bottom=_HEIGHT - _BOTTOM)
     for tick in ticks:
         parts.append(line(_LEFT, y(tick), _WIDTH - 4, y(tick), stroke=colour("grid")))
         parts.append(text_at(_LEFT - 6, y(tick) + 4, f"{tick:g}", text_anchor="end"))
     changed = x((when.change_us - when.scored[0]) / DAY_US)
     parts.append(line(changed, _TOP, changed, _HEIGHT - _BOTTOM, stroke=colour("bad"), stroke_dasharray="4 3"))
-    parts.append(text_at(changed + 4, _TOP + 8, "the change"))
+    parts.append(text_at(changed, 11, "the change", text_anchor="middle"))
     for k, (method, stroke) in enumerate((("without", "other"), ("recalibrated", "ours"))):
         points = [(x(i + 0.5), y(v)) for i, v in enumerate(daily[method][score]) if np.isfinite(v)]
         parts.append(tag("path", d=path_through(points), fill="none", stroke=colour(stroke), stroke_width=1.8))
-        parts.append(text_at(_LEFT + 140 * k, 11, method, fill=colour(stroke), font_weight="700"))
+        right = _WIDTH - 4 - 100 * (1 - k)
+        parts.append(text_at(right, 11, method, fill=colour(stroke), font_weight="700", text_anchor="end"))
     return drawing(_WIDTH, _HEIGHT, _TITLES[score][0], parts)
 
 

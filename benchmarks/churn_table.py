@@ -15,9 +15,9 @@ OURS, RECALIBRATED, BOOSTING = "churn", "recalibrated", "boosting"
 WHOLE = "whole"
 MARKOV_GAIN, STRETCH_GAIN = 0.05, 0.08
 MOST_ERROR, SLOPES = 0.02, (0.9, 1.1)
-_SHOWN = ("ibss", "ibss_sd", "nll", "nll_sd", "concordance", "ece", "ece_worst_class", "calibration_slope",
-          "calibration_slope_worst_class", "availability_brier")  # fmt: skip
-_HEADS = ("IBSS", "sd", "NLL", "sd", "C", "ECE", "worst", "slope", "worst", "avail.")
+_SHOWN = ("ibss", "ibss_sd", "nll", "nll_sd", "concordance", "ece", "ece_chance", "ece_worst_class",
+          "calibration_slope", "calibration_slope_worst_class", "availability_brier")  # fmt: skip
+_HEADS = ("IBSS", "sd", "NLL", "sd", "C", "ECE", "chance", "worst", "slope", "worst", "avail.")
 
 Row = dict[str, Any]
 
@@ -47,6 +47,7 @@ def tell(world: ChurnWorld, scored: ScoredRows, seconds: Mapping[str, Mapping[st
     lines = [
         *_method_lines(rows, references, best),
         *_stratum_lines(rows, references),
+        *_calibration_lines(rows),
         *_edge_lines(rows, [edge_name(hours) for hours in scored.outcomes.edges_hours]),
         *_cost_lines(seconds, scored),
         *_goal_lines(goals),
@@ -81,6 +82,24 @@ def _stratum_lines(rows: Sequence[Row], references: Mapping[str, str]) -> Iterat
         counts = [f"{row[name]:8,}" for name in ("n", "nodes", "departures")]
         figures = [_figure(row[name]) for name in ("ibss", "concordance", "ece", "calibration_slope")]
         yield " ".join([f"{row['stratum']:24}", *counts, *figures, *(f"{_difference(row, n):>25}" for n in references)])
+
+
+def _calibration_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """Classes in every window: what recalibration does to them, and what chance alone could have done."""
+    yield "\ncalibration: slope with its 95 % interval (over nodes or days, the wider), ECE beside an honest forecast's"
+    heads = [
+        f"{'window':10} {'stratum':24} {'method':14}",
+        f"{'left':>8}",
+        f"{'slope':>25}",
+        f"{'ECE':>7} {'chance':>7}",
+    ]
+    yield " ".join(heads)
+    for row in rows:
+        if row["model"] in (OURS, RECALIBRATED) and row["stratum"].startswith(("all", "class:")):
+            slope, low, high = (row[f"calibration_slope{end}"] for end in ("", "_low", "_high"))
+            name = f"{row['window']:10} {row['stratum']:24} {row['model']:14} {row['departures']:8,}"
+            interval = f"{slope:.3f} [{low:.3f}, {high:.3f}]"
+            yield f"{name} {interval:>25} {_figure(row['ece'])} {_figure(row['ece_chance'])}"
 
 
 def _edge_lines(rows: Sequence[Row], edges: Sequence[str]) -> Iterator[str]:

@@ -94,14 +94,19 @@ def reliability_table(
 ) -> ReliabilityTable:
     """Bins the forecasts at their quantiles; equal forecasts always share a bin, so there may be fewer than `bins`."""
     probability, outcome, weight = _checked(probability, outcome, weight)
-    cuts = np.unique(np.quantile(probability, np.linspace(0.0, 1.0, bins + 1)[1:-1]))
-    bin_of = np.searchsorted(cuts, probability, side="left")
-    mass = np.bincount(bin_of, weights=weight, minlength=len(cuts) + 1).astype(np.float64)
+    bin_of = quantile_bins(probability, bins)
+    mass = np.bincount(bin_of, weights=weight).astype(np.float64)
     filled = mass > 0
     mass_filled = mass[filled]
     predicted = np.bincount(bin_of, weights=weight * probability, minlength=len(mass))[filled] / mass_filled
     observed = np.bincount(bin_of, weights=weight * outcome, minlength=len(mass))[filled] / mass_filled
     return ReliabilityTable(predicted, observed, mass_filled)
+
+
+def quantile_bins(probability: Float64, bins: int = 10) -> Int64:
+    """Number of the bin of each forecast: bins end at the quantiles of the forecasts, the upper end included. (n,)"""
+    cuts = np.unique(np.quantile(probability, np.linspace(0.0, 1.0, bins + 1)[1:-1]))
+    return np.searchsorted(cuts, probability, side="left")
 
 
 def expected_calibration_error(

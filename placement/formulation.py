@@ -35,12 +35,15 @@ from itertools import groupby
 
 import numpy as np
 from ortools.math_opt.python import mathopt
+from ortools.sat import sat_parameters_pb2
 
 from placement.copies import Copies
 from placement.problem import PlacementProblem
 
 TANGENTS = (0.4, 0.8, 1.3, 1.9, 2.6, 3.5, 5.0)
 """Credits t at which (2') touches the true coverage."""
+SHARE_UNITS = 1000.0
+"""Steps of a share where the solver knows whole numbers alone."""
 SOLVERS = {
     "highs": mathopt.SolverType.HIGHS,
     "cp-sat": mathopt.SolverType.CP_SAT,
@@ -83,6 +86,8 @@ def answered(programme: Programme, seed: int, hint: Copies | None = None) -> Ans
     bound = result.termination.objective_bounds.dual_bound
     if not result.solutions or result.solutions[0].primal_solution is None:
         return Answer(None, np.inf, bound if np.isfinite(bound) else 0.0)
+    if programme.problem.settings.solver == "cp-sat":
+        bound = 0.0  # shares lie on a grid there, so what it proves is not proven of the programme
     values = result.variable_values()
     held = sorted(pair for pair, variable in programme.hold.items() if values[variable] > 0.5)
     pairs = np.array(held, dtype=np.int32).reshape(-1, 2)
@@ -313,12 +318,16 @@ def _solved(programme: Programme, seed: int, hint: Copies | None) -> mathopt.Sol
 
 def _parameters(problem: PlacementProblem, seed: int) -> mathopt.SolveParameters:
     settings = problem.settings
+    whole_numbers = sat_parameters_pb2.SatParameters()
+    # CP-SAT knows whole numbers alone: without a scale it would take each share for 0 or 1.
+    whole_numbers.mip_var_scaling = SHARE_UNITS
     return mathopt.SolveParameters(
         time_limit=dt.timedelta(seconds=settings.time_limit_seconds),
         node_limit=settings.node_limit if settings.solver != "cp-sat" else None,
         relative_gap_tolerance=settings.relative_gap,
         random_seed=seed,
         threads=1 if settings.solver == "cp-sat" else None,
+        cp_sat=whole_numbers,
     )
 
 

@@ -73,6 +73,8 @@ class PlacementSettings:
     bound_arc_visits: int = 2_000_000_000
     """Work of the price search, in arcs looked at (some 30 ns each): larger instances get fewer passes, at least 10."""
 
+    neighbourhoods: int = 10
+    """Times that the copies of a few segments are chosen anew by OR-Tools; 0 for none."""
     threads: int = 2
     """Threads of the price search; the plan is the same on any number of them."""
 
@@ -130,4 +132,5 @@ _FLOATS = (
     "time_limit_seconds",
     "bound_iterations",
     "bound_arc_visits",
+    "neighbourhoods",
 )

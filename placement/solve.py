@@ -1,8 +1,8 @@
 """From a problem to a checked plan: always a plan, within the limits, with what is proven about it.
 
 The ladder, each step kept only if it is cheaper: the current copies with the best flows (at once, moving nothing); the
-copies that the price search held, rounded, with greedy for what is left; greedy alone; the whole programme, when it is
-small. Then the binding limits in words, and the judge.
+copies that a dive makes of the relaxation, with greedy for what is left; greedy alone; neighbourhoods chosen anew; the
+whole programme, when it is small. Then the binding limits in words, and the judge.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from placement.errors import PlanError
 from placement.flows import Flows, best_flows, delivery_cost
 from placement.formulation import arc_count, solve_whole
 from placement.greedy import place_greedily
+from placement.neighbourhoods import improve_by_neighbourhoods
 from placement.plan import Plan, Status
 from placement.prices import Guide, search_prices
 from placement.problem import PlacementProblem
@@ -57,6 +58,8 @@ def solve(problem: PlacementProblem, *, seed: int = 0, progress: Progress | None
     for method, copies in _candidates(problem, guide):
         best = _better(problem, best, _price(problem, method, copies))
         tell(f"{method}: best {best.cost:.1f} m$")
+    best = _improved(problem, guide, best, seed)
+    tell(f"neighbourhoods: best {best.cost:.1f} m$")
     bound = proof.value
     if arc_count(problem) <= problem.settings.whole_programme_arcs and len(problem.segments):
         answer = solve_whole(problem, seed=seed, hint=best.copies)
@@ -76,6 +79,18 @@ def _candidates(problem: PlacementProblem, guide: Guide) -> Iterator[tuple[str, 
     if not problem.standing.any():  # tier-1 copies compete for the movement budget: serve them first, too
         kept = meet_requirements(problem, keep_current(problem))
         yield "requirements, then greedy", place_greedily(problem, start=kept)
+
+
+def _improved(problem: PlacementProblem, guide: Guide, best: Incumbent, seed: int) -> Incumbent:
+    """The same or cheaper after the neighbourhoods, with free current copies refilled where that helps."""
+    count = problem.settings.neighbourhoods
+    if not count or not guide.candidates.n_arcs:
+        return best
+    copies = improve_by_neighbourhoods(problem, guide, best.copies, best.flows, count=count, seed=seed)
+    copies = meet_requirements(problem, copies)
+    for method, candidate in ((best.method, copies), (best.method, place_greedily(problem, start=copies))):
+        best = _better(problem, best, _price(problem, f"{method}, neighbourhoods", candidate))
+    return best
 
 
 def _price(problem: PlacementProblem, method: str, copies: Copies) -> Incumbent:

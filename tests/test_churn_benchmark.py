@@ -154,6 +154,10 @@ def test_table__goals_are_met_by_who_meets_them() -> None:
         assert told.rows["best_markov_peer"] == "life_table"
         assert "first: 300 rows" in told.text
         assert "empty" not in told.text
+        row = next(r for r in told.rows["rows"] if (r["window"], r["stratum"], r["model"]) == ("whole", "all", OURS))
+        assert row["ece_chance"] > 0.0
+        interval = f"[{row['calibration_slope_low']:.3f}, {row['calibration_slope_high']:.3f}]"
+        assert interval in told.text
         return {goal["goal"]: goal["met"] for goal in told.rows["goals"]}
 
     better, worse = judged(half, marginal), judged(marginal, half)

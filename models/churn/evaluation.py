@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from models.churn.baselines import MARKOV_PEERS, ForecastsChurn
+from models.churn.edge_calibration import uncertainty
 from models.churn.history import SessionHistory
 from models.churn.outages import with_outages
 from models.churn.outcomes import Outcomes, concatenate, outcomes_at
@@ -177,10 +178,10 @@ def comparison_rows(
         seed: of the pairs sampled for C and of the bootstrap over nodes.
 
     Returns:
-        Rows of `window, model, stratum, n, nodes, departures, seeds`, the scores of `survival_scores`,
-        `availability_brier`, `nll_sd` and `ibss_sd` over seeds, and for each reference what `paired_differences` gives:
-        `ibss_minus_NAME` and `nll_minus_NAME` with `_low`, `_high`, `_seed_sd`. Rows of "all" also have
-        `ece_worst_class` and `calibration_slope_worst_class`.
+        Rows of `window, model, stratum, n, nodes, departures, seeds`, the scores of `survival_scores` with their
+        `uncertainty`, `availability_brier`, `nll_sd` and `ibss_sd` over seeds, and for each reference what
+        `paired_differences` gives: `ibss_minus_NAME` and `nll_minus_NAME` with `_low`, `_high`, `_seed_sd`. Rows of
+        "all" also have `ece_worst_class` and `calibration_slope_worst_class`.
     """
     chosen = {name: reference for name, reference in references.items() if reference != BEST_MARKOV_PEER}
     best = best_markov_peer(scored)
@@ -240,12 +241,17 @@ def _scores(part: ScoredRows, references: Mapping[str, str], seed: int) -> dict[
             "nodes": len(np.unique(part.outcomes.node)),
             "departures": int(np.sum(part.outcomes.high > 0)),
             "seeds": len(runs),
-            **_over_seeds([survival_scores(one, part.outcomes, seed=seed) for one in runs]),
+            **_over_seeds([_scored(one, part.outcomes, seed) for one in runs]),
             "availability_brier": float(np.mean([_mean(one) for one in part.availability_brier[name]])),
             **differences[name],
         }
         for name, runs in part.survival.items()
     }
+
+
+def _scored(survival: Float64, outcomes: Outcomes, seed: int) -> dict[str, float]:
+    scores = survival_scores(survival, outcomes, seed=seed)
+    return scores | uncertainty(outcomes, survival, scores["calibration_slope"])
 
 
 def _over_seeds(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:

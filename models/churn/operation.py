@@ -15,10 +15,10 @@ class RecalibrationSettings:
     """Spacing of the origins; not a divisor of 24, so that every hour of the day is met."""
     refit_every_hours: float = 24.0
     """Spacing of the refits."""
-    half_lives_days: tuple[float, ...] = (3.0, 7.0, 14.0)
+    half_lives_days: tuple[float, ...] = (1.0, 3.0, 7.0, 14.0)
     """Half-lives of an origin's weight; the one that forecast the last days best is used, or none at all."""
-    judged_days: float = 3.0
-    """Days over which half-lives are compared."""
+    judged_days: float = 2.0
+    """Days over which half-lives are compared; with more, a change is answered later."""
     strength: float = 20.0
     """Precision of the shrinkage towards training's calibration, and of classes towards the fleet's, in departures."""
     maximum_rows: int = 200_000

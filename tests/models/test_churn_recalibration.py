@@ -157,6 +157,29 @@ def test_fit__classes_lean_on_the_fleet() -> None:
     assert hazard["phone"] - hazard[""] > hazard["van"] - hazard[""] > 0.0
 
 
+def with_a_burst(*, together: bool) -> tuple[Float64, Outcomes, Objects]:
+    """12 honest days of two classes; 150 of the "van" nodes that are said to be safe leave, in one day or over all."""
+    rng = np.random.default_rng(8)
+    n, vans = 24_000, 6_000
+    logits = rng.normal(-3.5, 1.2, (n, 1))
+    day = np.arange(n) % 12
+    gone = rng.random(n) < expit(logits[:, 0])
+    safe = np.flatnonzero((np.arange(n) < vans) & (logits[:, 0] < -3.5) & ((day == 5) | (not together)))
+    gone[rng.choice(safe, 150, replace=False)] = True
+    rows = Outcomes(day * DAY_US, np.arange(n), 1 - gone, gone.astype(np.int64), np.full(n, 99.0), np.array([24.0]))
+    return logits, rows, np.where(np.arange(n) < vans, "van", "home").astype(object)
+
+
+def test_fit__departures_that_come_together_do_not_flatten_a_class() -> None:
+    """150 safe nodes that leave one by one are news about the class; the same 150 in one day are one event."""
+    apart, together = (fit_hazard_calibrations(*with_a_burst(together=t)) for t in (False, True))
+    assert apart["van"].slope < 0.85
+    assert together["van"].slope == pytest.approx(together[""].slope, abs=0.03)
+    # The level follows all the same: the class leaves more often than was said, and than the fleet.
+    assert together["van"].apply(np.array([[-3.0]]))[0, 0] > together[""].apply(np.array([[-3.0]]))[0, 0] + 0.1
+    assert together["home"].slope == pytest.approx(1.0, abs=0.06)
+
+
 def test_fit__a_prior_class_moves_with_the_fleet() -> None:
     """A class that is not met again keeps nothing to be fitted; one that is keeps its difference from the fleet."""
     prior = {"": HazardCalibration(1.0, (0.0,)), "phone": HazardCalibration(1.0, (1.0,))}
@@ -345,16 +368,15 @@ def test_matured__a_thinned_origin_stands_for_all(world: SessionHistory, base: C
         assert rows.stands_for[mine].sum() == pytest.approx(world.before(int(origin)).up_at(int(origin)).sum())
 
 
-def test_matured__origins_in_a_hole_that_became_known_later(world: SessionHistory, base: ChurnForecaster) -> None:
-    """A hole is known 3 h after it began: origins of these hours were read, but nothing that left in it is known."""
-    start_us = 8 * DAY_US + HOUR_US // 2
-    end_us = start_us + 6 * HOUR_US
-    holed = replace(world, holes=(Gap(start_us, end_us, start_us + 3 * HOUR_US),))
-    rows = MaturedOrigins(base, 1.0, 50).rows(holed, since_us=8 * DAY_US, at_us=9 * DAY_US)
+def test_matured__an_origin_in_a_hole_is_left_out(world: SessionHistory, base: ChurnForecaster) -> None:
+    """Half a day in which nobody was watching: its origins know nothing, and the refit goes on without them."""
+    since, until = 9 * DAY_US, 9 * DAY_US + 12 * HOUR_US
+    blind = replace(world, holes=(Gap(since, until, since + HOUR_US),))
+    rows = MaturedOrigins(base, 5.0, 300).rows(blind, since_us=8 * DAY_US, at_us=10 * DAY_US)
     assert rows is not None
-    read = np.unique(rows.outcomes.at_us)
-    assert 8 * DAY_US in read
-    assert not np.any((read > start_us) & (read < end_us))
+    assert len(np.unique(rows.outcomes.at_us)) > 4
+    assert not ((rows.outcomes.at_us > since) & (rows.outcomes.at_us < until)).any()
+    assert RecalibratedForecaster(base, OFTEN).recalibration(blind, 10 * DAY_US).rows > 0
 
 
 def test_settled__what_may_still_be_unnoticed_is_censored() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
 
-from models.churn.edge_calibration import calibrations
+from models.churn.edge_calibration import ClassCalibration, calibrations
 from models.churn.evaluation import evaluate
 from models.churn.history import Objects, SessionHistory
 from models.churn.joint import JointSurvival
@@ -20,7 +20,7 @@ from models.churn.observed import NodeResamples, observed_stay
 from models.churn.outcomes import Outcomes
 from models.churn.track import ChurnTrack, NobodyUpError, follow_churn
 from models.compared import Compared
-from models.events import DAY_US, HOUR_US, Float64
+from models.events import DAY_US, HOUR_US, Bool, Float64
 from models.forecast import ChurnForecast
 
 INSTANT = pa.timestamp("us", tz="UTC")
@@ -252,6 +252,42 @@ def test_track__without_a_node_that_is_up_says_so(history: SessionHistory) -> No
     """A window before anything happened is a mistake in the windows."""
     with pytest.raises(NobodyUpError, match="No node was up at any origin"):
         follow_churn(Knows(LEAVING), history, start_us=-2 * DAY_US, end_us=-DAY_US, every_hours=6.0)
+
+
+def test_calibrations__copies_of_a_node_say_nothing_new() -> None:
+    """Each row four times, of the same node: error, slope, interval and chance stay as they were."""
+    rng = np.random.default_rng(5)
+    leaving = rng.uniform(0.05, 0.6, 4000)
+    gone = (rng.random(4000) < leaving).astype(np.int64)
+
+    def of_copies(copies: int) -> ClassCalibration:
+        at, node, left = (np.repeat(v, copies) for v in (np.zeros(4000, np.int64), np.arange(4000), gone))
+        rows = Outcomes(at, node, 1 - left, left, np.full(len(left), 9.0), EDGES[:1])
+        return calibrations(rows, 1.0 - np.repeat(leaving, copies)[:, None])
+
+    once, four = of_copies(1), of_copies(4)
+    for name in ("mean_error", "mean_chance", "slope", "slope_low", "slope_high"):
+        assert getattr(four, name) == pytest.approx(getattr(once, name), rel=0.03)
+    # Ten bins of 400 rows at a chance of a third: √(2 · 0.33 · 0.67 / (400 π)) = 0.019, less where it is rarer.
+    assert once.mean_chance == pytest.approx(0.017, abs=0.002)
+    assert once.slope_low < 1.0 < once.slope_high
+
+
+def test_calibrations__leaving_together_widens_the_interval() -> None:
+    """60 of 4,000 nodes, all said to be safe, leave besides: over 20 days, or all on one, which is one piece of news."""
+    rng = np.random.default_rng(6)
+    leaving, day = rng.uniform(0.05, 0.4, 4000), np.arange(4000) % 20
+    own = rng.random(4000) < leaving
+
+    def width(moment: Bool) -> float:
+        gone = own.copy()
+        gone[np.flatnonzero((leaving < 0.2) & moment)[:60]] = True
+        left = gone.astype(np.int64)
+        rows = Outcomes(day * DAY_US, np.arange(4000), 1 - left, left, np.full(4000, 9.0), EDGES[:1])
+        found = calibrations(rows, 1.0 - leaving[:, None])
+        return found.slope_high - found.slope_low
+
+    assert width(day == 3) > 1.3 * width(day >= 0)
 
 
 def test_calibrations__without_departures_have_no_slope() -> None:

@@ -28,8 +28,10 @@ def unknown(count: int) -> Compared:
 
 def calibration(error: list[float], slopes: list[float]) -> ClassCalibration:
     slope: Float64 = np.array(slopes)
+    mean = float(np.mean(slopes))
+    chance = np.full(3, 0.01)
     return ClassCalibration(
-        np.array(error), np.full(3, 0.01), slope, slope - 0.2, slope + 0.2, 0.021, float(np.mean(slopes)), -0.1
+        np.array(error), chance, slope, slope - 0.2, slope + 0.2, 0.021, 0.01, mean, mean - 0.1, mean + 0.1, -0.1
     )
 
 

@@ -132,7 +132,7 @@ def test_pictures__are_well_formed_small_and_complete() -> None:
 
 def nobody_leaves(track: ChurnTrack) -> ChurnTrack:
     everyone = points([0.999] * 3, [1.0] * 3)
-    none = ClassCalibration(*(np.full(3, NAN),) * 5, NAN, NAN, NAN)
+    none = ClassCalibration(*(np.full(3, NAN),) * 5, *(NAN,) * 6)
     quiet = replace(group("", everyone), calibration=none, departures=0)
     gone = tuple(points([0.001], [0.0]) for _ in EDGES)
     return replace(track, groups=(quiet,), quarters=(everyone,), reliability=gone, joint=())

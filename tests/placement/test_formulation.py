@@ -145,3 +145,12 @@ def test_tier_one__push_or_penalty(penalty: float, cost: float) -> None:
     problem = replace(problem, current_segment=np.zeros(2, np.int32), current_source=np.array([1, 2], np.int32))
     # 40 by the nodes, and 50 or the penalty
     assert solve(problem).objective == pytest.approx(cost, rel=1e-5)
+
+
+def test_cp_sat__serves_in_shares_and_claims_no_bound() -> None:
+    """CP-SAT knows whole numbers alone: shares taken for 0 or 1 once made it place nothing and prove what is not true."""
+    problem = tiny_problem(4)
+    chosen = replace(problem, settings=replace(problem.settings, solver="cp-sat"))
+    exact, found = solve_whole(problem, seed=0), solve_whole(chosen, seed=0)
+    assert found.objective == pytest.approx(exact.objective, rel=5e-3)
+    assert found.bound == 0.0
