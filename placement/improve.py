@@ -157,7 +157,7 @@ def _room(ground: Ground, wanted: Bool, spared: Bool, settings: RebalanceSetting
 def _spared(problem: PlacementProblem, around: Incumbent) -> Bool:
     """Copies without which their segment still meets its availability target, or misses it anyway, (C,)."""
     credit = availability_credit(problem, published(problem, around, 0.0))[around.copies.segment]
-    required = problem.required_credit - 1e-6
+    required = problem.required_credit[around.copies.segment] - 1e-6
     own = problem.credit[around.copies.source]
     return np.asarray((credit < required) | (credit - own >= required))
 

@@ -227,10 +227,10 @@ class _State:
             best[domain] = max(best.get(domain, 0.0), float(problem.credit[n]))
         known = np.array([best.get(int(domain), 0.0) for domain in problem.domain[nodes]])
         credit = sum(best.values()) - known + np.maximum(known, problem.credit[nodes])
-        met = credit + float(problem.credit[problem.standing].sum()) >= problem.required_credit
+        met = credit + float(problem.credit[problem.standing].sum()) >= problem.required_credit[s]
         if problem.settings.require_tier_one_copy and not problem.standing.any():
             met &= problem.is_pop[nodes] | bool(problem.is_pop[self.holders[s]].any())
-        return np.where(met, problem.settings.origin_fallback_millidollars, 0.0)
+        return np.where(met, problem.fallback_price, 0.0)
 
     def push(self, push: _Push) -> None:
         s, n, problem = push.segment, push.source, self.problem

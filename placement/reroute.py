@@ -190,8 +190,4 @@ def cost_of(problem: PlacementProblem, copies: Copies, flows: Flows) -> float:
     is_new = ~problem.is_current(copies.segment, copies.source)
     push = problem.segments.bytes[copies.segment] * problem.push_price[copies.source]
     missing = int(missing_requirements(problem, copies).sum())
-    return (
-        delivery_cost(problem, flows)
-        + float(push[is_new].sum())
-        + missing * problem.settings.origin_fallback_millidollars
-    )
+    return delivery_cost(problem, flows) + float(push[is_new].sum()) + missing * problem.fallback_price

@@ -1,8 +1,8 @@
 """From a problem to a checked plan: always a plan, within the limits, with what is proven about it.
 
 The ladder, each step kept only if it is cheaper: the current copies with the best flows (at once, moving nothing); the
-copies that a dive makes of the relaxation, with greedy for what is left; greedy alone; neighbourhoods chosen anew; the
-whole programme, when it is small. Then the binding limits in words, and the judge.
+copies that a dive makes of the relaxation, with greedy for what is left; greedy alone; the whole programme where it is
+small, else neighbourhoods chosen anew. Then the binding limits in words, and the judge.
 """
 
 from __future__ import annotations
@@ -58,15 +58,16 @@ def solve(problem: PlacementProblem, *, seed: int = 0, progress: Progress | None
     for method, copies in _candidates(problem, guide):
         best = _better(problem, best, _price(problem, method, copies))
         tell(f"{method}: best {best.cost:.1f} m$")
-    best = _improved(problem, guide, best, seed)
-    tell(f"neighbourhoods: best {best.cost:.1f} m$")
     bound = proof.value
-    if arc_count(problem) <= problem.settings.whole_programme_arcs and len(problem.segments):
+    if len(problem.segments) and arc_count(problem) <= problem.settings.whole_programme_arcs:
         answer = solve_whole(problem, seed=seed, hint=best.copies)
         bound = max(proof.value, answer.bound)
         if answer.copies is not None:
             best = _better(problem, best, _price(problem, "whole programme", within_limits(problem, answer.copies)))
         tell(f"whole programme: best {best.cost:.1f} m$, bound {bound:.1f} m$")
+    else:
+        best = _improved(problem, guide, best, seed)
+        tell(f"neighbourhoods: best {best.cost:.1f} m$")
     return _judged(problem, _plan(problem, best, min(bound, best.cost), proof.prices))
 
 

@@ -46,6 +46,34 @@ def test_certify__any_prices_prove_a_bound(seed: int, scale: float, pops_hold_ev
         movement=scale * 1e-8,
         once=rng.random(len(problem.demand)) * scale,
         backing=rng.random(3) * scale * 100.0,
+        tangent=rng.random(len(problem.demand)) * 6.0,
     )
     plan_cost = cost_of(problem, place_greedily(problem))
     assert certify(problem, prices) <= plan_cost * (1 + 1e-9)
+
+
+def test_certify__two_nodes_cover_what_one_of_them_is_up_for() -> None:
+    """At the tangent that touches two copies the certificate knows that two nodes up half the time cover 75 %."""
+    base = hand_problem()
+    twice = np.array([0, 1, 1])
+    sources = replace(
+        base.sources,
+        **{name: value[twice] for name, value in vars(base.sources).items() if name not in ("source", "survival")},
+        source=np.array(["pop", "n1", "n2"], dtype=object),
+        survival=np.array([1.0, 0.5, 0.5]),
+    )
+    free_push = replace(base.settings, push_handling_millidollars_per_gb=0.0, failure_detection_ms=0.0)
+    problem = replace(
+        base,
+        sources=sources,
+        rtt_ms=np.zeros((1, 3), np.float32),
+        reach=np.ones((1, 3), np.bool_),
+        current_segment=np.array([0, 0], np.int32),
+        current_source=np.array([1, 2], np.int32),
+        settings=replace(free_push, movement_budget_bytes=0),
+    )
+    # 220 at the POP; a's two copies are held for nothing and save 16 m$ on at most 75 % of ten requests: 100
+    touching = replace(no_prices(problem), once=np.array([16.0, 0.0]), tangent=np.full(2, 2 * np.log(2.0)))
+    assert certify(problem, touching) == pytest.approx(220.0 - 0.75 * 160.0, rel=1e-6)
+    # (1) alone at that price believes in all ten
+    assert certify(problem, replace(touching, tangent=None)) == pytest.approx(220.0 - 160.0, rel=1e-6)

@@ -76,6 +76,7 @@ def test_network_budget__on_larger_instances(seed: int) -> None:
     for everything in (True, False):
         chosen = replace(
             problem.settings,
+            neighbourhoods=2,
             movement_budget_bytes_per_network=budget,
             pops_hold_everything=everything,
             whole_programme_arcs=0,

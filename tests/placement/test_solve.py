@@ -91,7 +91,7 @@ def test_solve__unchanged_world_moves_nothing() -> None:
     """No balancing for its own sake: yesterday's plan on the same forecast is kept."""
     shape = InstanceSettings(segments=60, locations=3, nodes=8, movement_share=None)
     problem = random_instance(shape, seed=2)
-    problem = replace(problem, settings=replace(problem.settings, whole_programme_arcs=0))
+    problem = replace(problem, settings=replace(problem.settings, whole_programme_arcs=0, neighbourhoods=2))
     for _ in range(3):
         plan = solve(problem)
         problem = replace(problem, current_segment=plan.segment, current_source=plan.source)
