@@ -26,6 +26,8 @@ from placement.problem import Bool, Float32, Float64, Int32, Int64, PlacementPro
 
 BLOCKS = 16
 """Parts of about equal work into which the segments are cut; sums over them are taken in order, on any machine."""
+WORTH_THREADS = 200_000
+"""Arcs below which threads cost more than they save."""
 ALWAYS = 40.0
 """Credit of a copy on a POP towards serving everybody: 1 - e^-40 = 1 in double precision."""
 
@@ -123,7 +125,7 @@ class Candidates:
             (b, int(first), int(end))
             for b, (first, end) in enumerate(zip(self.blocks[:-1], self.blocks[1:], strict=True))
         ]
-        if threads <= 1:
+        if threads <= 1 or self.n_arcs < WORTH_THREADS:
             for span in spans:
                 work(*span)
             return

@@ -22,8 +22,8 @@ from placement.flows import Flows
 from placement.prices import Guide
 from placement.problem import Bool, Float64, Int32, Int64, PlacementProblem
 
-SEGMENTS_EACH = 25
-"""Segments chosen anew in one neighbourhood."""
+SEGMENTS_EACH, ARCS_EACH = 25, 600
+"""Most segments chosen anew in one neighbourhood, and most of their arcs: what SCIP answers in about a second."""
 LEAST_HELD = 0.05
 """Share from which the relaxation's candidates take part."""
 TOUCHED = (0.8, 1.9, 3.2)
@@ -79,9 +79,14 @@ class _Improvement:
         self.held: Bool = np.isin(self.keys, copies.segment.astype(np.int64) * self.n_sources + copies.source)
         self.strangers = _without(copies, self.keys, self.n_sources)
         self.candidate_of_arc = np.repeat(np.arange(len(graph.source)), np.diff(graph.arc_start))
-        self.share = _shares_by_arc(problem, guide, flows, self.candidate_of_arc)
+        self.share, known = _shares_by_arc(problem, guide, flows, self.candidate_of_arc)
+        sent = problem.demand_segment_bytes[flows.row] * problem.demand.requests[flows.row] * flows.share
+        self.strange_sent = np.bincount(flows.source[~known], weights=sent[~known], minlength=self.n_sources)
         self.sent = graph.requests[graph.arc_row] * graph.size[self.segment[self.candidate_of_arc]]
         self.location = problem.sources.location[graph.source]
+        self.likely: Bool = (self.hold > LEAST_HELD) | self.held | (graph.moved == 0)
+        arcs = np.where(self.likely, np.diff(graph.arc_start), 0)
+        self.arcs_of_segment = np.bincount(self.segment, weights=arcs, minlength=len(problem.segments))
 
     @property
     def copies(self) -> Copies:
@@ -96,8 +101,7 @@ class _Improvement:
         mine = chosen[self.segment]
         rest, now = self._rest(mine), self._choice(mine)
         graph = self.candidates.graph
-        likely = (self.hold > LEAST_HELD) | self.held | (graph.moved == 0)
-        part = np.flatnonzero(mine & likely & ~graph.stands & (graph.size[self.segment] <= rest.storage[graph.source]))
+        part = np.flatnonzero(mine & self.likely & ~graph.stands & (graph.size[self.segment] <= rest.storage[graph.source]))
         found = _solved(self, part, rest)
         if found is not None and found.saving > now.saving + 1e-9 * abs(now.saving):
             self.held[mine] = graph.stands[mine]
@@ -112,7 +116,8 @@ class _Improvement:
         weight = np.bincount(self.segment[here], weights=apart, minlength=len(self.problem.segments))
         chosen = np.zeros(len(weight), dtype=np.bool_)
         best = np.argsort(-weight, kind="stable")[:SEGMENTS_EACH]
-        chosen[best[weight[best] > 0]] = True
+        best = best[(weight[best] > 0) & (np.cumsum(self.arcs_of_segment[best]) <= ARCS_EACH)]
+        chosen[best] = True
         return chosen
 
     def _rest(self, mine: Bool) -> _Rest:
@@ -131,7 +136,7 @@ class _Improvement:
         moved += float(strange[strange_moved].sum())
         return _Rest(
             problem.storage_limit_bytes - storage,
-            problem.usable_uplink_bytes - sent,
+            problem.usable_uplink_bytes - self.strange_sent - sent,
             problem.movement_limit_bytes - moved,
         )
 
@@ -147,13 +152,15 @@ class _Improvement:
 
 
 def _without(copies: Copies, keys: Int64, n_sources: int) -> Copies:
-    """Copies that are no candidates: they save nothing, but they may be held for availability."""
+    """Copies that the search did not look at, or that save nothing and are held for availability: they stay."""
     strange = ~np.isin(copies.segment.astype(np.int64) * n_sources + copies.source, keys)
     return Copies(copies.segment[strange], copies.source[strange])
 
 
-def _shares_by_arc(problem: PlacementProblem, guide: Guide, flows: Flows, candidate_of_arc: Int64) -> Float64:
-    """The flows on the graph's arcs, (A,); flows of sources that are no candidates are left out."""
+def _shares_by_arc(
+    problem: PlacementProblem, guide: Guide, flows: Flows, candidate_of_arc: Int64
+) -> tuple[Float64, Bool]:
+    """The flows on the graph's arcs, (A,), and which flows are among them. (F,)"""
     graph, rows = guide.candidates.graph, guide.candidates.rows
     row_of = np.full(len(problem.demand), -1, dtype=np.int64)
     row_of[rows] = np.arange(len(rows))
@@ -167,7 +174,9 @@ def _shares_by_arc(problem: PlacementProblem, guide: Guide, flows: Flows, candid
     hit = order[at[inside]]
     same = arc_key[hit] == flow_key[inside]
     share[hit[same]] = flows.share[inside][same]
-    return share
+    known = np.zeros(len(flow_key), dtype=np.bool_)
+    known[np.flatnonzero(inside)[same]] = True
+    return share, known
 
 
 def _solved(plan: _Improvement, part: Int64, rest: _Rest) -> _Choice | None:

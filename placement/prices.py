@@ -19,6 +19,8 @@ from placement.problem import Float64, PlacementProblem
 FEWEST_PASSES = 10
 CERTIFIED_EVERY = 50
 """Passes between two certificates."""
+WIDE_PASSES = 150
+"""Passes over all candidates; later ones leave out those that are far from worth their prices. Certificates never do."""
 SETTLED = 1e-4
 """Share of itself by which a certificate must raise the bound for the search to go on."""
 
@@ -28,14 +30,17 @@ class Guide:
     """What the search leaves behind.
 
     Attributes:
-        bound: the best certified bound and its prices.
-        candidates: the graph that was searched.
+        bound: the best certified bound, over all candidates, and its prices.
         search: the passes where they stopped: how far each candidate is held, and at which prices.
     """
 
     bound: Bound
-    candidates: Candidates
     search: PrimalDual
+
+    @property
+    def candidates(self) -> Candidates:
+        """The candidates that the search still looked at."""
+        return self.search.candidates
 
     @property
     def share(self) -> Float64:
@@ -61,17 +66,19 @@ def search_prices(problem: PlacementProblem, *, start: Prices | None = None) -> 
         search.begin_at(start)
     affordable = settings.bound_arc_visits // max(1, candidates.n_arcs)
     passes = min(settings.bound_iterations, max(FEWEST_PASSES, affordable))
-    best = Bound(max(0.0, search.bound()), _prices(problem, search))
-    while passes > 0:
-        search.run(min(passes, CERTIFIED_EVERY))
-        passes -= CERTIFIED_EVERY
-        value = search.bound()
+    best, done = Bound(max(0.0, search.bound()), _prices(problem, search)), 0
+    while done < passes:
+        search.run(min(passes - done, CERTIFIED_EVERY))
+        done += CERTIFIED_EVERY
+        value = search.bound(candidates)
         settled = value < best.value + SETTLED * abs(best.value)
         if value > best.value:
             best = Bound(value, _prices(problem, search))
         if settled:
             break
-    return Guide(best, candidates, search)
+        if done == WIDE_PASSES:
+            search.keep(search.promising())
+    return Guide(best, search)
 
 
 def _prices(problem: PlacementProblem, search: PrimalDual) -> Prices:

@@ -38,6 +38,8 @@ WORTH_FLOOR = 8.0
 CHECK_EVERY = 10
 ENOUGH, SOME, LONGEST = 0.2, 0.8, 0.36
 """A round ends when the distance fell to `ENOUGH` of its first, or to `SOME` and rises, or at this share of all passes."""
+PROMISING, LEAST_PROMISING = 0.6, 1e-4
+"""Share of its price that a candidate may fall short of, and share of it that must be held, to be looked at further."""
 
 
 class State(NamedTuple):
@@ -128,6 +130,15 @@ class PrimalDual:
         backing = np.clip(self.state.backing, 0.0, graph.graph.backing_limit)
         prices = np.maximum(self.source_prices, 0.0)
         return certified_rows(graph, prices, once, self.tangent, backing, threads=self.threads)
+
+    def promising(self) -> Bool:
+        """Candidates that are held a little, are held now, or may yet become worth their prices. (C,)"""
+        graph, worth = self.candidates.graph, np.empty(len(self.candidates))
+        _worth(graph, self.source_prices, self.state.row, self.state.backing, self.tangent, worth)
+        price = graph.push + graph.size[self.candidates.segment] * np.maximum(self.source_prices[graph.source], 0.0)
+        price += graph.moved * max(float(self.source_prices[-1]), 0.0)
+        near = worth > (1.0 - PROMISING) * price
+        return np.asarray(near | (self.state.hold > LEAST_PROMISING) | (graph.moved == 0.0))
 
     def keep(self, kept: Bool) -> None:
         """Goes on with these candidates alone."""
@@ -233,6 +244,22 @@ def _fit_steps(  # type: ignore[no-untyped-def]
                     by_source[n_sources + n] += sent**2 / row_worth[k]
                 entries += 1.0
             hold_inverse[c] = entries * worth
+
+
+@numba.njit(cache=True)
+def _worth(graph: Graph, source_prices, row, backing, tangent, worth) -> None:  # type: ignore[no-untyped-def]
+    """What each candidate would save at the present prices of uplink and rows."""
+    n_sources = len(graph.survival)
+    for s in range(len(graph.size)):
+        for c in range(graph.copy_start[s], graph.copy_start[s + 1]):
+            n = graph.source[c]
+            sending = graph.size[s] * source_prices[n_sources + n]
+            worth[c] = backing[s] if graph.is_backing[n] else 0.0
+            for a in range(graph.arc_start[c], graph.arc_start[c + 1]):
+                k = graph.arc_row[a]
+                gain = graph.requests[k] * (graph.arc_gain[a] - sending) - row[k]
+                worth[c] += max(0.0, row[k]) * np.exp(-tangent[k]) * graph.credit[n]
+                worth[c] += max(0.0, gain) * graph.survival[n]
 
 
 @numba.njit(cache=True)

@@ -61,7 +61,7 @@ class PlacementSettings:
     exact_flow_arcs: int = 3_000_000
     """Largest instance, in arcs over held copies, whose shares are solved exactly as a minimum-cost flow."""
     thorough_arcs: int = 2_000_000
-    """Largest instance, in arcs, for which every way to place is tried; larger ones get the best of two."""
+    """Largest instance, in arcs, for which plain greedy is tried beside the dive."""
     relative_gap: float = 0.005
     """Gap at which a plan counts as optimal and the solver may stop."""
     node_limit: int = 2_000

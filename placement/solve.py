@@ -29,8 +29,6 @@ from placement.requirements import meet_requirements, missing_requirements
 from placement.shortfall import shortest_reason
 
 Progress = Callable[[str], None]
-DIVES = (DiveSettings(rounds=24), DiveSettings(rounds=12), DiveSettings(rounds=24, closing_mass=0.5))
-"""Ways to round the relaxation: the first for large instances, all for small ones."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +71,7 @@ def solve(problem: PlacementProblem, *, seed: int = 0, progress: Progress | None
 
 def _candidates(problem: PlacementProblem, guide: Guide) -> Iterator[tuple[str, Copies]]:
     thorough = guide.candidates.n_arcs <= problem.settings.thorough_arcs
-    for number, settings in enumerate(DIVES if thorough else DIVES[:1]):
-        yield f"dive {number + 1}", place_greedily(problem, start=dive(problem, guide, settings))
+    yield "dive", place_greedily(problem, start=dive(problem, guide, DiveSettings()))
     if thorough:
         yield "greedy", place_greedily(problem)
     if not problem.standing.any():  # tier-1 copies compete for the movement budget: serve them first, too
