@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import PlainSerializer, PlainValidator
 
 from models.changes import Change
 from models.charts import ReliabilityPoint
@@ -16,9 +18,21 @@ from models.churn.track import ChurnTrack
 from models.maps import MapPop
 from models.quantities import Estimate
 from models.time_charts import BandSeries, StackedSeries
+from pipelines.saved_arrays import as_json, from_json
 
 Role = Literal["ours", "reference", "baseline", "bound"]
 """ours: the method reported on; reference: CDN alone; bound: the clairvoyant row; baseline: every other method."""
+
+
+def _track(value: Any) -> ChurnTrack | None:
+    if value is None or isinstance(value, ChurnTrack):
+        return value
+    found: ChurnTrack = from_json(ChurnTrack, value)
+    return found
+
+
+SavedTrack = Annotated[ChurnTrack | None, PlainValidator(_track), PlainSerializer(as_json)]
+"""What became of the devices, saved with its arrays as lists."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +243,7 @@ class ReportData:
     places: tuple[Place, ...] = ()
     pops: tuple[MapPop, ...] = ()
     forecasts: tuple[ForecastPanel, ...] = ()
-    devices: ChurnTrack | None = None
+    devices: SavedTrack = None
     quantile_reliability: tuple[ReliabilityPoint, ...] = ()
     model_tables: tuple[ModelTable, ...] = ()
     limits: tuple[str, ...] = ()

@@ -26,34 +26,26 @@ CERTAIN, POSSIBLE = 0.3, 0.05
 """Least mass of a cluster that gets a copy, and that in the last round."""
 
 
-@dataclass(frozen=True)
-class DiveSettings:
-    """How fast copies are fixed."""
-
-    rounds: int = 24
-    """Rounds until all mass is fixed."""
-    passes: int = 30
-    """Passes of the relaxation after each round."""
-    closing_mass: float = 0.25
-    """Mass left in a cluster, beside a copy just fixed, below which its other candidates are barred."""
+CLOSING_MASS = 0.25
+"""Mass left in a cluster, beside a copy just fixed, below which its other candidates are barred."""
 
 
-def dive(problem: PlacementProblem, guide: Guide, settings: DiveSettings) -> Copies:
+def dive(problem: PlacementProblem, guide: Guide) -> Copies:
     """Whole copies within the hard limits, led by the relaxation; the guide itself is not touched."""
-    search = guide.search.copy()
+    search, rounds = guide.search.copy(), problem.settings.dive_rounds
     search.keep((guide.share > LEAST_HELD) | guide.candidates.graph.stands)
     clusters = _Clusters.of(problem, search)
     room = _Room.of(problem)
-    for number in range(settings.rounds):
+    for number in range(rounds):
         mass = clusters.mass(search)
-        possible = mass >= (POSSIBLE if number == settings.rounds - 1 else CERTAIN)
+        possible = mass >= (POSSIBLE if number == rounds - 1 else CERTAIN)
         total = float(mass[mass >= POSSIBLE].sum())
         if total <= 0:
             break
         order = np.flatnonzero(possible)
         order = order[np.argsort(-mass[order], kind="stable")]
-        _fix(problem, search, clusters, room, order, mass, total / (settings.rounds - number), settings.closing_mass)
-        search.run(settings.passes)
+        _fix(problem, search, clusters, room, order, mass, total / (rounds - number))
+        search.run(problem.settings.dive_passes)
     held = np.flatnonzero((search.fixed == HELD) & ~search.candidates.graph.stands)
     empty = np.zeros(0, dtype=np.int32)
     segment, source = search.candidates.segment[held], search.candidates.graph.source[held]
@@ -102,7 +94,6 @@ def _fix(
     order: Int64,
     mass: Float64,
     quota: float,
-    closing_mass: float,
 ) -> None:
     _fix_clusters(
         search.candidates.graph,
@@ -112,12 +103,11 @@ def _fix(
         (room.storage, room.movement),
         (problem.sources.network, problem.settings.max_copies_per_network),
         quota,
-        closing_mass,
     )
 
 
 @numba.njit(cache=True)
-def _fix_clusters(graph, segment, clusters, state, room, spread, quota, closing_mass) -> None:  # type: ignore[no-untyped-def]
+def _fix_clusters(graph, segment, clusters, state, room, spread, quota) -> None:  # type: ignore[no-untyped-def]
     start, member, order, mass = clusters
     fixed, hold = state
     storage, movement = room
@@ -140,7 +130,7 @@ def _fix_clusters(graph, segment, clusters, state, room, spread, quota, closing_
         storage[graph.source[best]] -= graph.size[segment[best]]
         movement[0] -= graph.moved[best]
         done += min(mass[cluster], 1.0)
-        if mass[cluster] - 1.0 < closing_mass:
+        if mass[cluster] - 1.0 < CLOSING_MASS:
             for at in range(start[cluster], start[cluster + 1]):
                 if fixed[member[at]] == 0:
                     fixed[member[at]], hold[member[at]] = -1, 0.0

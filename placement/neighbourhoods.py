@@ -101,7 +101,9 @@ class _Improvement:
         mine = chosen[self.segment]
         rest, now = self._rest(mine), self._choice(mine)
         graph = self.candidates.graph
-        part = np.flatnonzero(mine & self.likely & ~graph.stands & (graph.size[self.segment] <= rest.storage[graph.source]))
+        part = np.flatnonzero(
+            mine & self.likely & ~graph.stands & (graph.size[self.segment] <= rest.storage[graph.source])
+        )
         found = _solved(self, part, rest)
         if found is not None and found.saving > now.saving + 1e-9 * abs(now.saving):
             self.held[mine] = graph.stands[mine]

@@ -73,6 +73,10 @@ class PlacementSettings:
     bound_arc_visits: int = 2_000_000_000
     """Work of the price search, in arcs looked at (some 30 ns each): larger instances get fewer passes, at least 10."""
 
+    dive_rounds: int = 24
+    """Rounds in which the copies of the relaxation are made whole."""
+    dive_passes: int = 30
+    """Passes of the price search after each of these rounds."""
     neighbourhoods: int = 10
     """Times that the copies of a few segments are chosen anew by OR-Tools; 0 for none."""
     threads: int = 2
@@ -96,7 +100,7 @@ def _setting_problems(settings: PlacementSettings) -> list[str]:
     if targets is not None and (len(targets) != 3 or not all(0 <= target < 1 for target in targets)):
         wanted = "three numbers in [0, 1) or null"
         problems.append(f"Expected availability_target_by_popularity to be {wanted}, got {targets!r}.")
-    for name in ("max_copies_per_network", "candidates_per_location", "threads"):
+    for name in ("max_copies_per_network", "candidates_per_location", "threads", "dive_rounds", "dive_passes"):
         if getattr(settings, name) < 1:
             problems.append(f"Expected {name} >= 1, got {getattr(settings, name)!r}.")
     for name in ("storage_share_by_tier", "uplink_share_by_tier"):

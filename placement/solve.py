@@ -16,7 +16,7 @@ from placement.binding import binding_sentences
 from placement.bound import Prices
 from placement.check import check
 from placement.copies import Copies, keep_current, within_limits
-from placement.dive import DiveSettings, dive
+from placement.dive import dive
 from placement.errors import PlanError
 from placement.flows import Flows, best_flows, delivery_cost
 from placement.formulation import arc_count, solve_whole
@@ -71,7 +71,7 @@ def solve(problem: PlacementProblem, *, seed: int = 0, progress: Progress | None
 
 def _candidates(problem: PlacementProblem, guide: Guide) -> Iterator[tuple[str, Copies]]:
     thorough = guide.candidates.n_arcs <= problem.settings.thorough_arcs
-    yield "dive", place_greedily(problem, start=dive(problem, guide, DiveSettings()))
+    yield "dive", place_greedily(problem, start=dive(problem, guide))
     if thorough:
         yield "greedy", place_greedily(problem)
     if not problem.standing.any():  # tier-1 copies compete for the movement budget: serve them first, too

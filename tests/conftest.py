@@ -88,7 +88,16 @@ model: {networks: 1, epochs: 1, boosting_iterations: 0, hidden_size: 8, maximum_
 test_every_hours: 6
 """
 )
-GREEDY = {"placement": {"whole_programme_arcs": 0, "exact_flow_arcs": 0, "bound_iterations": 5}}
+GREEDY = {
+    "placement": {
+        "whole_programme_arcs": 0,
+        "exact_flow_arcs": 0,
+        "bound_iterations": 10,
+        "dive_rounds": 3,
+        "dive_passes": 5,
+        "neighbourhoods": 0,
+    }
+}
 """Planning without the solver's minutes: the greedy plan and a short proof of its bound."""
 PLACEMENT = json.dumps({"tables": "tiny", "planning": GREEDY, "trailing": {"tolerance": 0.2}})
 """A network of one pass over a tiny world is as good as its prior: by chance it is the worse one every other hour."""

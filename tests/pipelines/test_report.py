@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 import shutil
@@ -11,6 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from models.changes import Change, change_texts
 from models.charts import ReliabilityPoint
@@ -274,6 +276,24 @@ def test_headline__says_when_it_does_not_pay() -> None:
     rows = (METHODS[0], method("Premirror", "ours", net=-0.03, pushed=73e9, cost=510.0))
     text = headline(dataclasses.replace(full(), methods=rows)).replace("\u00a0", " ")
     assert text == "Premirror does not pay: it pushes 73.0 GB and adds 3.0 % to the CDN's traffic"
+
+
+def test_report_data__saved_and_read_draws_the_same_page() -> None:
+    """`premirror report` draws a page again from what the replay saved: arrays and NaN survive it."""
+    adapter = TypeAdapter(ReportData)
+    again = adapter.validate_json(adapter.dump_json(full()))
+    assert render(again) == render(full())
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"), [({}, "ChurnTrack lacks"), ({"edges_hours": 3}, "lacks"), (3, "fields")]
+)
+def test_report_data__damaged_devices_are_refused(damage: object, sentence: str) -> None:
+    """A file that somebody cut or edited gets a sentence, not a page with holes."""
+    adapter = TypeAdapter(ReportData)
+    saved = json.loads(adapter.dump_json(full()))
+    with pytest.raises(ValidationError, match=sentence):
+        adapter.validate_json(json.dumps({**saved, "devices": damage}))
 
 
 def test_report_data__refuses_two_of_ours_and_none() -> None:

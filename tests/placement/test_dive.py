@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from placement.copies import add_while_fitting
-from placement.dive import DiveSettings, dive
+from placement.dive import dive
 from placement.flows import best_flows
 from placement.greedy import place_greedily
 from placement.instances import InstanceSettings, random_instance
@@ -58,11 +58,10 @@ def test_search__goes_on_from_known_prices() -> None:
     assert again.bound.value >= first.bound.value * (1 - 1e-9)
 
 
-@pytest.mark.parametrize("closing_mass", [0.0, 0.5])
-def test_dive__keeps_every_limit(closing_mass: float) -> None:
+def test_dive__keeps_every_limit() -> None:
     """What the dive fixes fits as it is: adding its copies one by one drops none."""
     problem = random_instance(SHAPE, seed=4)
-    copies = dive(problem, search_prices(problem), DiveSettings(rounds=8, closing_mass=closing_mass))
+    copies = dive(problem, search_prices(problem))
     empty = type(copies)(copies.segment[:0], copies.source[:0])
     kept = add_while_fitting(problem, empty, copies.segment, copies.source)
     assert len(copies.segment) == len(kept.segment) > 0
