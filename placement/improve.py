@@ -20,9 +20,9 @@ from placement.memory import Memory
 from placement.moves import Candidates, Moves, choose_moves
 from placement.plan import Plan
 from placement.problem import BYTES_PER_GB, Bool, Int64, PlacementProblem
-from placement.publish import published
+from placement.publish import Incumbent, cost_of, published
 from placement.rebalance_settings import RebalanceSettings
-from placement.reroute import LEAST_IMPROVEMENT, Incumbent, changed_rows, copy_keys, cost_of, reroute, rows_in_reach
+from placement.reroute import LEAST_IMPROVEMENT, changed_rows, copy_keys, reroute, rows_in_reach
 
 FEWER = 4
 """Part of the moves that are tried again when all of them together did not pay."""

@@ -2,34 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
+from placement.binding import binding_sentences
+from placement.bound import Prices
 from placement.check import check
+from placement.copies import Copies
 from placement.errors import PlanError
+from placement.flows import Flows, delivery_cost
 from placement.plan import Plan, Status
 from placement.problem import PlacementProblem
 from placement.requirements import missing_requirements
-from placement.reroute import Incumbent
+from placement.shortfall import shortest_reason
 
 
-def published(problem: PlacementProblem, best: Incumbent, bound: float) -> Plan:
-    """The plan of these copies and shares, with what is proven about it."""
+@dataclass(frozen=True)
+class Incumbent:
+    """A plan to be: copies, their shares and what both cost, and how they were found."""
+
+    method: str
+    copies: Copies
+    flows: Flows
+    cost: float
+
+
+def cost_of(problem: PlacementProblem, copies: Copies, flows: Flows) -> float:
+    """What the judge will say: delivery, pushes and fallbacks, in m$."""
+    is_new = ~problem.is_current(copies.segment, copies.source)
+    push = problem.segments.bytes[copies.segment] * problem.push_price[copies.source]
+    missing = int(missing_requirements(problem, copies).sum())
+    return delivery_cost(problem, flows) + float(push[is_new].sum()) + missing * problem.fallback_price
+
+
+def moved_bytes(problem: PlacementProblem, copies: Copies) -> int:
+    is_new = ~problem.is_current(copies.segment, copies.source)
+    return int(problem.segments.bytes[copies.segment[is_new]].sum())
+
+
+def published(problem: PlacementProblem, best: Incumbent, bound: float, prices: Prices | None = None) -> Plan:
+    """The plan of these copies and shares, with what is proven about it; with prices, what its limits are worth."""
     copies, flows = best.copies, best.flows
     segment, location = problem.demand.segment[flows.row], problem.demand.location[flows.row]
     order = np.lexsort((flows.source, location, segment))
-    moved = ~problem.is_current(copies.segment, copies.source)
-    bytes_moved = int(problem.segments.bytes[copies.segment[moved]].sum())
     fallback = np.flatnonzero(missing_requirements(problem, copies)).astype(np.int32)
     bound = min(bound, best.cost)
     gap = (best.cost - bound) / best.cost if best.cost > 0 else 0.0
-    reason = "" if problem.settings.allow_origin_fallback or not len(fallback) else _reason(problem, fallback)
+    reason = "" if problem.settings.allow_origin_fallback else shortest_reason(problem, copies, fallback)
     status: Status = "optimal" if gap <= problem.settings.relative_gap else "feasible"
     return Plan(
         segment=copies.segment,
         source=copies.source,
-        moved=moved,
+        moved=~problem.is_current(copies.segment, copies.source),
         flow_segment=segment[order],
         flow_location=location[order],
         flow_source=flows.source[order],
@@ -40,8 +65,8 @@ def published(problem: PlacementProblem, best: Incumbent, bound: float) -> Plan:
         gap=gap,
         status="infeasible" if reason else status,
         reason=reason,
-        binding=tuple(_binding(problem, bytes_moved, len(fallback))),
-        bytes_moved=bytes_moved,
+        binding=binding_sentences(problem, copies, flows, prices),
+        bytes_moved=moved_bytes(problem, copies),
         method=best.method,
     )
 
@@ -52,19 +77,3 @@ def judged(problem: PlacementProblem, plan: Plan) -> Plan:
     if not report.ok:
         raise PlanError("The judge refused the plan:", [violation.sentence for violation in report.violations])
     return plan
-
-
-def _reason(problem: PlacementProblem, fallback: np.ndarray) -> str:
-    name = problem.segments.name(int(fallback[0]))
-    return (
-        f"(6, 7) {name} misses its requirements after these events ({len(fallback)} segments in all): "
-        f"allow the fallback, raise movement_budget_bytes, or place anew."
-    )
-
-
-def _binding(problem: PlacementProblem, bytes_moved: int, fallbacks: int) -> Iterator[str]:
-    smallest = int(problem.segments.bytes.min(initial=0))
-    if bytes_moved and problem.movement_limit_bytes - bytes_moved < smallest:
-        yield f"Movement: {bytes_moved} of {problem.movement_limit_bytes:.0f} bytes are used."
-    if fallbacks:
-        yield f"Requirements: {fallbacks} segments fall back to the origin."

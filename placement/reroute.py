@@ -8,8 +8,6 @@ Everything else keeps its shares; the affected rows and their neighbours share w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from placement.aftermath import Aftermath
@@ -20,7 +18,7 @@ from placement.excerpt import Leftover
 from placement.flows import SMALLEST_SHARE, Flows, delivery_cost
 from placement.plan import Plan
 from placement.problem import Bool, Float64, Int32, Int64, PlacementProblem
-from placement.requirements import missing_requirements
+from placement.publish import Incumbent, cost_of
 
 LEAST_IMPROVEMENT = 1e-9
 """Share of the cost that rerouting neighbours must save: below it, they are left alone."""
@@ -28,16 +26,6 @@ SERVED_WEIGHT = 0.05
 """What a byte that nodes serve counts as a neighbour beside one that they do not: the latter wants what comes free."""
 SLACK = 1e-7
 """Relative excess over a limit that is rounding and not a change."""
-
-
-@dataclass(frozen=True)
-class Incumbent:
-    """A plan to be: copies, shares and their cost for the problem after the events."""
-
-    method: str
-    copies: Copies
-    flows: Flows
-    cost: float
 
 
 def route_around(problem: PlacementProblem, plan: Plan, after: Aftermath, *, exact_arcs: int) -> Incumbent:
@@ -183,11 +171,3 @@ def _neighbours(problem: PlacementProblem, copies: Copies, flows: Flows, affecte
     chosen = np.zeros(len(segment), dtype=np.bool_)
     chosen[rows[np.cumsum(arcs[rows]) <= room]] = True
     return chosen
-
-
-def cost_of(problem: PlacementProblem, copies: Copies, flows: Flows) -> float:
-    """What the judge will say: delivery, pushes and fallbacks, in m$."""
-    is_new = ~problem.is_current(copies.segment, copies.source)
-    push = problem.segments.bytes[copies.segment] * problem.push_price[copies.source]
-    missing = int(missing_requirements(problem, copies).sum())
-    return delivery_cost(problem, flows) + float(push[is_new].sum()) + missing * problem.fallback_price

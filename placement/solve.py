@@ -8,37 +8,20 @@ small, else neighbourhoods chosen anew. Then the binding limits in words, and th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
-import numpy as np
-
-from placement.binding import binding_sentences
-from placement.bound import Prices
-from placement.check import check
 from placement.copies import Copies, keep_current, within_limits
 from placement.dive import dive
-from placement.errors import PlanError
-from placement.flows import Flows, best_flows, delivery_cost
+from placement.flows import best_flows
 from placement.formulation import arc_count, solve_whole
 from placement.greedy import place_greedily
 from placement.neighbourhoods import improve_by_neighbourhoods
-from placement.plan import Plan, Status
+from placement.plan import Plan
 from placement.prices import Guide, search_prices
 from placement.problem import PlacementProblem
-from placement.requirements import meet_requirements, missing_requirements
-from placement.shortfall import shortest_reason
+from placement.publish import Incumbent, cost_of, judged, moved_bytes, published
+from placement.requirements import meet_requirements
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Incumbent:
-    """The best copies so far, with their flows and cost."""
-
-    method: str
-    copies: Copies
-    flows: Flows
-    cost: float
 
 
 def solve(problem: PlacementProblem, *, seed: int = 0, progress: Progress | None = None) -> Plan:
@@ -66,7 +49,7 @@ def solve(problem: PlacementProblem, *, seed: int = 0, progress: Progress | None
     else:
         best = _improved(problem, guide, best, seed)
         tell(f"neighbourhoods: best {best.cost:.1f} m$")
-    return _judged(problem, _plan(problem, best, min(bound, best.cost), proof.prices))
+    return judged(problem, published(problem, best, bound, proof.prices))
 
 
 def _candidates(problem: PlacementProblem, guide: Guide) -> Iterator[tuple[str, Copies]]:
@@ -93,56 +76,11 @@ def _improved(problem: PlacementProblem, guide: Guide, best: Incumbent, seed: in
 
 def _price(problem: PlacementProblem, method: str, copies: Copies) -> Incumbent:
     flows = best_flows(problem, copies.segment, copies.source)
-    is_new = ~problem.is_current(copies.segment, copies.source)
-    push = problem.segments.bytes[copies.segment] * problem.push_price[copies.source]
-    fallback = int(missing_requirements(problem, copies).sum()) * problem.fallback_price
-    cost = delivery_cost(problem, flows) + float(push[is_new].sum()) + fallback
-    return Incumbent(method, copies, flows, cost)
+    return Incumbent(method, copies, flows, cost_of(problem, copies, flows))
 
 
 def _better(problem: PlacementProblem, old: Incumbent, new: Incumbent) -> Incumbent:
     """The cheaper one; a plan that moves more must earn it by `minimum_improvement_share`."""
-    more = _moved_bytes(problem, new.copies) > _moved_bytes(problem, old.copies)
+    more = moved_bytes(problem, new.copies) > moved_bytes(problem, old.copies)
     margin = problem.settings.minimum_improvement_share * old.cost if more else 0.0
     return new if new.cost < old.cost - margin else old
-
-
-def _moved_bytes(problem: PlacementProblem, copies: Copies) -> int:
-    is_new = ~problem.is_current(copies.segment, copies.source)
-    return int(problem.segments.bytes[copies.segment[is_new]].sum())
-
-
-def _plan(problem: PlacementProblem, best: Incumbent, bound: float, prices: Prices) -> Plan:
-    copies, flows = best.copies, best.flows
-    location = problem.demand.location[flows.row]
-    segment = problem.demand.segment[flows.row]
-    order = np.lexsort((flows.source, location, segment))
-    fallback = np.flatnonzero(missing_requirements(problem, copies)).astype(np.int32)
-    gap = (best.cost - bound) / best.cost if best.cost > 0 else 0.0
-    reason = "" if problem.settings.allow_origin_fallback else shortest_reason(problem, copies, fallback)
-    status: Status = "optimal" if gap <= problem.settings.relative_gap else "feasible"
-    return Plan(
-        segment=copies.segment,
-        source=copies.source,
-        moved=~problem.is_current(copies.segment, copies.source),
-        flow_segment=segment[order],
-        flow_location=location[order],
-        flow_source=flows.source[order],
-        flow_share=flows.share[order],
-        fallback_segment=fallback,
-        objective=best.cost,
-        bound=bound,
-        gap=gap,
-        status="infeasible" if reason else status,
-        reason=reason,
-        binding=binding_sentences(problem, copies, flows, prices),
-        bytes_moved=_moved_bytes(problem, copies),
-        method=best.method,
-    )
-
-
-def _judged(problem: PlacementProblem, plan: Plan) -> Plan:
-    report = check(problem, plan)
-    if not report.ok:
-        raise PlanError("The judge refused the plan:", [violation.sentence for violation in report.violations])
-    return plan

@@ -23,8 +23,7 @@ from placement.flows import best_flows
 from placement.instances import InstanceSettings, random_instance
 from placement.plan import Plan
 from placement.problem import Demand, PlacementProblem, PlacementSettings, Segments, Sources
-from placement.publish import judged, published
-from placement.reroute import Incumbent, cost_of
+from placement.publish import Incumbent, cost_of, judged, published
 
 GB = 10**9
 BUSY = InstanceSettings(segments=60, locations=4, nodes=16, pops=2)
