@@ -17,18 +17,18 @@ from typing import TypeVar
 import numpy as np
 
 from benchmarks.placement import SIZES
-from placement.aftermath import aftermath
-from placement.events import Event, NodeFailed
-from placement.improve import improved
 from placement.instances import InstanceSettings, random_instance
-from placement.memory import Memory
 from placement.plan import Plan
 from placement.prices import search_prices
 from placement.problem import PlacementProblem
 from placement.publish import judged, published
-from placement.rebalance import certified, rebalance
-from placement.rebalance_settings import RebalanceSettings
-from placement.reroute import route_around
+from placement.rebalance.aftermath import aftermath
+from placement.rebalance.events import Event, NodeFailed
+from placement.rebalance.improve import improved
+from placement.rebalance.memory import Memory
+from placement.rebalance.rebalance import certified, rebalance
+from placement.rebalance.reroute import route_around
+from placement.rebalance.settings import RebalanceSettings
 from placement.solve import solve
 
 FAILED_SHARE = 0.01

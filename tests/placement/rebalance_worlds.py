@@ -8,7 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from placement.copies import keep_current
-from placement.events import (
+from placement.flows import best_flows
+from placement.instances import InstanceSettings, random_instance
+from placement.plan import Plan
+from placement.problem import Demand, PlacementProblem, PlacementSettings, Segments, Sources
+from placement.publish import Incumbent, cost_of, judged, published
+from placement.rebalance.events import (
     ContentExpired,
     Event,
     NetworkOutage,
@@ -19,11 +24,6 @@ from placement.events import (
     OutageEnded,
     SurvivalChanged,
 )
-from placement.flows import best_flows
-from placement.instances import InstanceSettings, random_instance
-from placement.plan import Plan
-from placement.problem import Demand, PlacementProblem, PlacementSettings, Segments, Sources
-from placement.publish import Incumbent, cost_of, judged, published
 
 GB = 10**9
 BUSY = InstanceSettings(segments=60, locations=4, nodes=16, pops=2)

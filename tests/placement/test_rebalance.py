@@ -9,7 +9,7 @@ import pytest
 
 from placement.check import check
 from placement.errors import EventError
-from placement.events import (
+from placement.rebalance.events import (
     ContentExpired,
     Event,
     NetworkOutage,
@@ -20,9 +20,9 @@ from placement.events import (
     OutageEnded,
     SurvivalChanged,
 )
-from placement.memory import Memory
-from placement.rebalance import Rebalanced, bytes_moved_by_day, rebalance
-from placement.rebalance_settings import RebalanceSettings
+from placement.rebalance.memory import Memory
+from placement.rebalance.rebalance import Rebalanced, bytes_moved_by_day, rebalance
+from placement.rebalance.settings import RebalanceSettings
 from tests.placement.rebalance_worlds import GB, busiest_node, busy_world, copies_of, hand_world
 
 HOUR_US = 3_600_000_000

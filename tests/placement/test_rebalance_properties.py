@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement.check import check
-from placement.events import NodeFailed
 from placement.instances import InstanceSettings, random_instance
-from placement.memory import Memory
 from placement.prices import search_prices
 from placement.problem import PlacementProblem
-from placement.rebalance import Rebalanced, rebalance
-from placement.rebalance_settings import RebalanceSettings
+from placement.rebalance.events import NodeFailed
+from placement.rebalance.memory import Memory
+from placement.rebalance.rebalance import Rebalanced, rebalance
+from placement.rebalance.settings import RebalanceSettings
 from tests.placement.rebalance_worlds import lawful, plan_of, random_events
 
 SHAPE = InstanceSettings(segments=24, locations=3, nodes=30, pops=2, rows_per_segment=2.0, storage_share=0.3)

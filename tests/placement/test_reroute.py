@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from placement.aftermath import Aftermath, aftermath
-from placement.events import Event, NodeFailed, SurvivalChanged
 from placement.flows import best_flows, delivery_cost
-from placement.memory import Memory
 from placement.plan import Plan
 from placement.problem import PlacementProblem
 from placement.publish import judged, published
-from placement.rebalance_settings import RebalanceSettings
-from placement.reroute import carry_over, route_around, touched_rows
+from placement.rebalance.aftermath import Aftermath, aftermath
+from placement.rebalance.events import Event, NodeFailed, SurvivalChanged
+from placement.rebalance.memory import Memory
+from placement.rebalance.reroute import carry_over, route_around, touched_rows
+from placement.rebalance.settings import RebalanceSettings
 from tests.placement.rebalance_worlds import busiest_node, busy_world
 
 

@@ -1,8 +1,9 @@
 """Moves on top of routing around, kept only where the whole plan is cheaper for them.
 
-Candidates are the segments that lost a copy or a share to an event, and, for sources that joined, what is most asked for
-in their reach. Sources in an outage are valued as if it were over: nothing is moved for it. What a push replaces, or makes
-room for, is priced in `placement/moves.py` and `placement/evictions.py`; here the plan with the moves is priced in full.
+Candidates are the segments that lost a copy or a share to an event, and, for sources that joined, what is most asked
+for in their reach. Sources in an outage are valued as if it were over: nothing is moved for it. What a push replaces,
+or makes room for, is priced in `placement/rebalance/moves.py` and `placement/rebalance/evictions.py`; here the plan
+with the moves is priced in full.
 """
 
 from __future__ import annotations
@@ -11,18 +12,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from placement.aftermath import Aftermath
 from placement.check import availability_credit
 from placement.copies import Copies, add_while_fitting
-from placement.evictions import Room, losses
-from placement.ground import Ground
-from placement.memory import Memory
-from placement.moves import Candidates, Moves, choose_moves
 from placement.plan import Plan
 from placement.problem import BYTES_PER_GB, Bool, Int64, PlacementProblem
 from placement.publish import Incumbent, cost_of, published
-from placement.rebalance_settings import RebalanceSettings
-from placement.reroute import LEAST_IMPROVEMENT, changed_rows, copy_keys, reroute, rows_in_reach
+from placement.rebalance.aftermath import Aftermath
+from placement.rebalance.evictions import Room, losses
+from placement.rebalance.ground import Ground
+from placement.rebalance.memory import Memory
+from placement.rebalance.moves import Candidates, Moves, choose_moves
+from placement.rebalance.reroute import LEAST_IMPROVEMENT, changed_rows, copy_keys, reroute, rows_in_reach
+from placement.rebalance.settings import RebalanceSettings
 
 FEWER = 4
 """Part of the moves that are tried again when all of them together did not pay."""

@@ -16,19 +16,19 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from placement.aftermath import Aftermath, aftermath
 from placement.bound import Prices, certify
 from placement.check import check
-from placement.delta import MAKES_ROOM, PlanDelta, plan_delta, segment_causes
-from placement.events import Event, require_valid
-from placement.fleet import US_PER_SECOND
-from placement.improve import improved
-from placement.memory import Memory, RecentMove
 from placement.plan import Plan
 from placement.problem import Ids, PlacementProblem
 from placement.publish import judged, published
-from placement.rebalance_settings import RebalanceSettings
-from placement.reroute import carry_over, copy_keys, route_around
+from placement.rebalance.aftermath import Aftermath, aftermath
+from placement.rebalance.delta import MAKES_ROOM, PlanDelta, plan_delta, segment_causes
+from placement.rebalance.events import Event, require_valid
+from placement.rebalance.fleet import US_PER_SECOND
+from placement.rebalance.improve import improved
+from placement.rebalance.memory import Memory, RecentMove
+from placement.rebalance.reroute import carry_over, copy_keys, route_around
+from placement.rebalance.settings import RebalanceSettings
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from placement.aftermath import Aftermath
 from placement.check import flow_rows
 from placement.copies import Copies
 from placement.coverage import chance_any_is_up
-from placement.excerpt import Leftover
 from placement.flows import SMALLEST_SHARE, Flows, delivery_cost
 from placement.plan import Plan
 from placement.problem import Bool, Float64, Int32, Int64, PlacementProblem
 from placement.publish import Incumbent, cost_of
+from placement.rebalance.aftermath import Aftermath
+from placement.rebalance.excerpt import Leftover
 
 LEAST_IMPROVEMENT = 1e-9
 """Share of the cost that rerouting neighbours must save: below it, they are left alone."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from placement.ground import LEAST_SHARE, Ground
 from placement.problem import Float64, Int64
+from placement.rebalance.ground import LEAST_SHARE, Ground
 
 DISPLACED_SHARE = 0.1
 """Share of what a source sends that moves may take over: prices hold only for small changes."""

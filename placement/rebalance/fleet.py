@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from placement.events import (
+from placement.problem import Bool, Float64, Ids, Int32, PlacementProblem
+from placement.rebalance.events import (
     Event,
     NetworkOutage,
     NodeDraining,
@@ -22,9 +23,8 @@ from placement.events import (
     OutageEnded,
     SurvivalChanged,
 )
-from placement.memory import Away, Memory, Return, Standing
-from placement.problem import Bool, Float64, Ids, Int32, PlacementProblem
-from placement.rebalance_settings import RebalanceSettings
+from placement.rebalance.memory import Away, Memory, Return, Standing
+from placement.rebalance.settings import RebalanceSettings
 
 US_PER_SECOND = 1e6
 GONE = ("out", "failed")

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from placement.copies import Copies, add_while_fitting, requests_per_segment
-from placement.events import ContentExpired, Event
-from placement.excerpt import new_codes, with_segments
-from placement.fleet import Fleet, recent_returns
-from placement.memory import Memory, Outage, ParkedCopy, Return
 from placement.plan import Plan
 from placement.problem import Bool, Float64, Ids, Int32, PlacementProblem
-from placement.rebalance_settings import RebalanceSettings
+from placement.rebalance.events import ContentExpired, Event
+from placement.rebalance.excerpt import new_codes, with_segments
+from placement.rebalance.fleet import Fleet, recent_returns
+from placement.rebalance.memory import Memory, Outage, ParkedCopy, Return
+from placement.rebalance.settings import RebalanceSettings
 
 
 @dataclass(frozen=True)

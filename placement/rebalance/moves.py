@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from placement.copies import Copies, copy_caps, spare_storage
-from placement.evictions import Room
-from placement.ground import Ground
 from placement.problem import BYTES_PER_GB, Bool, Float64, Int32, Int64, PlacementProblem
-from placement.rebalance_settings import RebalanceSettings
+from placement.rebalance.evictions import Room
+from placement.rebalance.ground import Ground
+from placement.rebalance.settings import RebalanceSettings
+from placement.rebalance.uplinks import Uplinks
 from placement.requirements import missing_requirements
-from placement.uplinks import Uplinks
 
 
 @dataclass(frozen=True)

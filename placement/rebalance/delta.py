@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from placement.aftermath import Aftermath
 from placement.copies import Copies
 from placement.flows import Flows
 from placement.plan import Plan
 from placement.problem import Float64, Ids, Int32, Int64, PlacementProblem
+from placement.rebalance.aftermath import Aftermath
 
 SAME_SHARE = 1e-9
 EXPIRED = "nobody will want it any more"

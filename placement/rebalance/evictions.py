@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from placement.copies import Copies
-from placement.ground import Ground
 from placement.problem import Bool, Float64, Int64, PlacementProblem
+from placement.rebalance.ground import Ground
 
 MOST_EVICTIONS = 8
 """Copies that may make room for one push."""
