@@ -30,6 +30,7 @@ TOUCHED = (0.8, 1.9, 3.2)
 """Credits at which (2') touches the true coverage: fewer than for whole programmes, since answers are cut to the truth."""
 NODES_EACH = 50
 """Branch-and-bound nodes spent on one neighbourhood."""
+RELATIVE_GAP = 1e-3
 SECONDS_EACH = 20.0
 """Guard on the time of one neighbourhood."""
 MB = 1e6
@@ -190,7 +191,10 @@ def _solved(plan: _Improvement, part: Int64, rest: _Rest) -> _Choice | None:
         variable_values={y: float(plan.held[c]) for c, y in zip(part.tolist(), programme.hold, strict=True)}
     )
     parameters = mathopt.SolveParameters(
-        time_limit=dt.timedelta(seconds=SECONDS_EACH), node_limit=NODES_EACH, relative_gap_tolerance=1e-4, threads=1
+        time_limit=dt.timedelta(seconds=SECONDS_EACH),
+        node_limit=NODES_EACH,
+        relative_gap_tolerance=RELATIVE_GAP,
+        threads=1,
     )
     result = mathopt.solve(
         programme.model,
