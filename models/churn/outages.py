@@ -12,13 +12,16 @@ interval: every departure of an hourly log shares its hour. Departures of a netw
 and those of earlier outages do not raise the rate. All of it looks back only: on `history.before(t)` an outage is there
 as soon as its departures are.
 
+What takes more than a day of a week is no outage but a new habit: when phones join a fleet of relays, hundreds leave in
+every hour from then on, and each of them counts.
+
 Where nearly the whole fleet was lost and came back together, nobody was looking: a hole of the observation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +29,7 @@ import numpy as np
 from models.churn.history import OPEN_US, UNKNOWN, Objects, SessionHistory
 from models.churn.outage_search import around_of, hours_with, search
 from models.churn.session_groups import Departures, SessionGroups
-from models.events import HOUR_US, Bool, Float64, Int64
+from models.events import DAY_US, HOUR_US, Bool, Float64, Int64
 
 FLEET = -1
 """Network code of an outage of the whole fleet."""
@@ -53,9 +56,11 @@ class OutageSettings:
     """Least share of the nodes up in the fleet that its outage takes."""
     rate_spread: float = 0.25
     """Variance of the relative rate from hour to hour that is usual."""
+    most_hours_a_week: float = 24.0
+    """Most time that outages of one network, or of the fleet, take in a week: more is how its nodes behave now."""
 
     def __post_init__(self) -> None:
-        checks = [(n, "> 0", getattr(self, n) > 0) for n in ("window_hours", "rate_window_hours")]
+        checks = [(n, "> 0", getattr(self, n) > 0) for n in ("window_hours", "rate_window_hours", "most_hours_a_week")]
         checks += [(n, "in (0, 1]", 0 < getattr(self, n) <= 1) for n in ("level", "network_share", "fleet_share")]
         checks += [("least_nodes", ">= 2", self.least_nodes >= 2), ("rate_spread", ">= 0", self.rate_spread >= 0)]
         problems = [f"Expected {n} {rule}, got {getattr(self, n)!r}." for n, rule, holds in checks if not holds]
@@ -89,6 +94,20 @@ class Outages:
 
     def __len__(self) -> int:
         return len(self.network)
+
+    def rare(self, most_hours_a_week: float) -> Outages:
+        """Those with which their network's, or the fleet's, of the week before take no longer; holes stay."""
+        _, group = np.unique(self.network, return_inverse=True)
+        order = np.lexsort((self.until_us, group))
+        width = int(self.until_us.max(initial=0)) + 1
+        key = group[order] * width + self.until_us[order]
+        week_before = group[order] * width + np.maximum(self.until_us[order] - 7 * DAY_US, -1)
+        total = np.concatenate([[0], np.cumsum((self.until_us - self.from_us)[order])])
+        first = np.searchsorted(key, week_before, side="right")
+        kept = self.hole.copy()
+        kept[order] |= total[1:] - total[first] <= most_hours_a_week * HOUR_US
+        columns = {f.name: getattr(self, f.name)[kept] for f in fields(self) if f.name != "names"}
+        return replace(self, **columns)
 
 
 @dataclass(frozen=True)
@@ -125,7 +144,7 @@ def find_outages(history: SessionHistory, *, settings: OutageSettings | None = N
         _outages(history, networks.departures, of_network, network),
         _outages(history, left.departures, of_fleet, None),
     ]
-    return Outages(names, *(np.concatenate([p[i] for p in parts]) for i in range(7)))
+    return Outages(names, *(np.concatenate([p[i] for p in parts]) for i in range(7))).rare(settings.most_hours_a_week)
 
 
 def in_outage(history: SessionHistory, outages: Outages) -> Bool:

@@ -227,3 +227,20 @@ def test_find_outages__does_not_depend_on_threads() -> None:
     one, two = (find_outages(history, threads=threads) for threads in (1, 2))
     assert len(one) == 1
     assert all(np.array_equal(getattr(one, f.name), getattr(two, f.name)) for f in fields(one))
+
+
+def test_new_habit__is_no_outage_that_never_ends() -> None:
+    """Phones join a fleet of relays on day 10 and leave every other hour from then on: each departure is a phone's own."""
+    log = steady(Log(), networks=10, size=12, per_day=0.05, seed=3)
+    rng = np.random.default_rng(4)
+    for i in range(80):
+        starts = np.arange(240.0 + rng.uniform(0, 2), END - 3.0, 2.0)
+        log.up(f"phone-{i}", f"carrier-{i % 8}", *((t, t + rng.uniform(0.5, 1.5)) for t in starts.tolist()))
+    history = log.history()
+    late = history.start_us >= 12 * 24 * HOUR_US
+    gone = late & ~history.censored
+    assert gone.sum() > 5_000
+    assert in_outage(history, find_outages(history))[gone].mean() < 0.05
+    # what it was before: once the fleet's rate is exceeded, nothing that follows raises it
+    endless = find_outages(history, settings=OutageSettings(most_hours_a_week=1e6))
+    assert in_outage(history, endless)[gone].mean() > 0.5
