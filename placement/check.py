@@ -141,8 +141,8 @@ def _demand_met_once(problem: PlacementProblem, plan: Plan) -> Iterator[Violatio
 
 def _serves_what_it_holds(problem: PlacementProblem, plan: Plan) -> Iterator[Violation]:
     """(2) A source serves only what it holds, and only while it is up."""
-    copies = _copy_keys(problem, plan.segment, plan.source)
-    held = np.isin(_copy_keys(problem, plan.flow_segment, plan.flow_source), copies)
+    copies = problem.copy_keys(plan.segment, plan.source)
+    held = np.isin(problem.copy_keys(plan.flow_segment, plan.flow_source), copies)
     held |= problem.standing[plan.flow_source]
     limit = np.where(held, problem.sources.survival[plan.flow_source], 0.0)
     yield from _above(
@@ -327,10 +327,6 @@ def _above(
         where = name(int(at))
         sentence = f"{where} uses {used[at]:.9g} {unit}, {used[at] - limit[at]:.6g} above its limit {limit[at]:.9g}."
         yield Violation(constraint, where, float(used[at] - limit[at]), sentence)
-
-
-def _copy_keys(problem: PlacementProblem, segment: np.ndarray, source: np.ndarray) -> np.ndarray:
-    return np.asarray(segment.astype(np.int64) * max(1, len(problem.sources)) + source)
 
 
 def _row_name(problem: PlacementProblem, row: int) -> str:

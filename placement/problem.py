@@ -284,12 +284,15 @@ class PlacementProblem:
     @cached_property
     def current_keys(self) -> Int64:
         """Sorted keys segment * N + source of the copies held now."""
-        keys = self.current_segment.astype(np.int64) * max(1, len(self.sources)) + self.current_source
-        return np.sort(keys)
+        return np.sort(self.copy_keys(self.current_segment, self.current_source))
+
+    def copy_keys(self, segment: Int32, source: Int32) -> Int64:
+        """One number for each (segment, source) pair: segment * N + source."""
+        return np.asarray(segment.astype(np.int64) * max(1, len(self.sources)) + source)
 
     def is_current(self, segment: Int32, source: Int32) -> Bool:
         """Whether each (segment, source) pair is held now."""
-        keys = segment.astype(np.int64) * max(1, len(self.sources)) + source
+        keys = self.copy_keys(segment, source)
         at = np.searchsorted(self.current_keys, keys)
         found = np.zeros(len(keys), dtype=np.bool_)
         inside = at < len(self.current_keys)

@@ -115,9 +115,10 @@ def _pushed(before: PlacementProblem, after: Aftermath, new: Plan, codes: Int32,
 def _dropped(before: PlacementProblem, old: Plan, after: Aftermath, new: Plan, codes: Int32) -> pa.Table:
     n = max(1, len(before.sources))
     held = np.union1d(
-        _keys(old.segment, old.source, n), _keys(codes[after.problem.current_segment], after.problem.current_source, n)
+        before.copy_keys(old.segment, old.source),
+        before.copy_keys(codes[after.problem.current_segment], after.problem.current_source),
     )
-    gone = np.setdiff1d(held, _keys(codes[new.segment], new.source, n))
+    gone = np.setdiff1d(held, before.copy_keys(codes[new.segment], new.source))
     segment, source = (gone // n).astype(np.int32), (gone % n).astype(np.int32)
     lives = after.problem.sources.eligible[source]
     reason = np.where(lives, MAKES_ROOM, after.cause[source])
@@ -158,10 +159,6 @@ def _copies(before: PlacementProblem, segment: Int32, source: Int32, reason: Ids
         reason,
     ]
     return _table(columns, COPIES_SCHEMA)
-
-
-def _keys(segment: Int32, source: Int32, n_sources: int) -> Int64:
-    return np.asarray(segment.astype(np.int64) * n_sources + source)
 
 
 def _flow_keys(problem: PlacementProblem, segment: Int32, location: Int32, source: Int32) -> Int64:

@@ -9,7 +9,7 @@ import numpy as np
 
 from placement.copies import Copies
 from placement.flows import Flows, ServingArcs, mesh_coverage, serving_arcs
-from placement.problem import Bool, Float64, Int32, Int64, PlacementProblem
+from placement.problem import Bool, Float64, Int64, PlacementProblem
 
 LEAST_SHARE = 1e-6
 
@@ -69,8 +69,8 @@ class Ground:
     def arc_copy(self) -> Int64:
         """Position of each arc's copy, (A,)."""
         segment = self.problem.demand.segment[self.arcs.row]
-        keys = _keys(self.problem, self.copies.segment, self.copies.source)
-        return np.searchsorted(keys, _keys(self.problem, segment, self.arcs.source))
+        keys = self.problem.copy_keys(self.copies.segment, self.copies.source)
+        return np.searchsorted(keys, self.problem.copy_keys(segment, self.arcs.source))
 
 
 def _cheapest_pop(problem: PlacementProblem) -> Float64:
@@ -80,10 +80,6 @@ def _cheapest_pop(problem: PlacementProblem) -> Float64:
         here = problem.request_price[location, n] + problem.byte_price[n] * problem.demand_segment_bytes
         price = np.where(problem.can_serve[location, n], np.minimum(price, here), price)
     return np.asarray(price)
-
-
-def _keys(problem: PlacementProblem, segment: Int32, source: Int32) -> Int64:
-    return np.asarray(segment.astype(np.int64) * max(1, len(problem.sources)) + source)
 
 
 def _lookup(keys: Int64, values: Float64, wanted: Int64) -> Float64:

@@ -96,7 +96,7 @@ def uncovered_rows(problem: PlacementProblem, copies: Copies, flows: Flows) -> B
 
 def copy_keys(problem: PlacementProblem, copies: Copies) -> Int64:
     """Sorted keys segment * N + source."""
-    return np.asarray(copies.segment.astype(np.int64) * max(1, len(problem.sources)) + copies.source)
+    return problem.copy_keys(copies.segment, copies.source)
 
 
 def _unlawful(problem: PlacementProblem, flows: Flows) -> Bool:
