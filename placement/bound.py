@@ -14,21 +14,28 @@ Drop the spread, tier and availability rules, which only cost. For every choice 
          - sum_n storage_n lambda_n - sum_n uplink_n mu_n - budget pi   <=   cost of any plan,
 
 because the best response of each copy to its prices is at least as cheap as what a plan can do with it. Everything is
-summed in double precision; the gains are rounded up to single precision, which lowers the bound by a ten-millionth.
+summed in double precision over every candidate there is, found anew from `placement/reach.py`: a price search may have
+looked at a few of them only, and what it proves holds all the same. Candidates worth more than their prices lower the
+bound; the search learns from here which they are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numba
 import numpy as np
 
-from placement.candidates import BLOCKS, Candidates, Graph, backing_asked_for
-from placement.problem import Float64, PlacementProblem
+from placement.problem import Float64, Int32, Int64, PlacementProblem
+from placement.reach import BLOCKS, WORTH_THREADS, Near, Reach, Rows, for_each_block, mark_held, may_hold
 
 FLAT = 40.0
 """Tangent at which serving twice alone is priced: e^-40 is nothing."""
+
+BISECTIONS = 14
+"""Halvings of the range of a row's price: to a ten-thousandth of what a request can save."""
 
 
 @dataclass(frozen=True)
@@ -60,87 +67,229 @@ class Bound:
     prices: Prices
 
 
+class Offer(NamedTuple):
+    """Lawful prices as the kernels read them, by source, by row of `Reach` and by segment."""
+
+    source: Float64  # storage (N), uplink (N) and movement (1) (2 N + 1,)
+    once: Float64  # (R,)
+    tangent: Float64  # (R,)
+    backing: Float64  # (S,)
+
+
 def certify(problem: PlacementProblem, prices: Prices, *, threads: int = 1) -> float:
     """The lower bound that these prices prove, never below zero: every cost is positive.
 
     Infinite limits cannot be priced, and a tier-1 copy is worth no more than the penalty for missing it: such prices
     are lowered to what proves something.
     """
-    return max(0.0, certified(Candidates.of(problem), _lawful(problem, prices), threads=threads))
-
-
-def certified(candidates: Candidates, prices: Prices, *, threads: int = 1) -> float:
-    """The bound of the candidates' whole graph at lawful prices of the problem's rows."""
-    once, tangent = prices.once[candidates.rows], np.full(len(candidates.rows), FLAT)
+    reach = Reach.of(problem)
+    tangent = np.full(len(reach.demand_row), FLAT)
     if prices.tangent is not None:
-        tangent = np.minimum(prices.tangent[candidates.rows], FLAT)
-    source_prices = np.concatenate([prices.storage, prices.uplink, [prices.movement]])
-    return certified_rows(candidates, source_prices, once, tangent, prices.backing, threads=threads)
+        tangent = np.minimum(prices.tangent[reach.demand_row], FLAT)
+    offer = Offer(
+        np.concatenate(
+            [
+                np.where(problem.standing, 0.0, prices.storage),
+                np.where(np.isfinite(problem.usable_uplink_bytes), prices.uplink, 0.0),
+                [prices.movement if np.isfinite(problem.movement_limit_bytes) else 0.0],
+            ]
+        ),
+        prices.once[reach.demand_row],
+        tangent,
+        np.minimum(prices.backing, reach.rows.backing_limit),
+    )
+    return max(0.0, certified(reach, offer, threads=threads))
 
 
-def certified_rows(
-    candidates: Candidates,
-    source_prices: Float64,
-    once: Float64,
-    tangent: Float64,
-    backing: Float64,
-    *,
-    threads: int = 1,
-) -> float:
-    """The bound at prices by source (2 N + 1,), by the graph's rows (R,) and by segment (S,)."""
+def certified(reach: Reach, offer: Offer, *, threads: int = 1) -> float:
+    """The bound at these prices."""
     value = np.zeros(BLOCKS)
+    near_by = _near_by(reach.near, offer)
 
     def respond(block: int, first: int, end: int) -> None:
-        value[block] = _response(candidates.graph, first, end, source_prices, once, tangent, backing)
+        value[block] = _response(reach.rows, reach.near, first, end, offer, near_by, NOTHING, False)[0]
 
-    candidates.for_each_block(respond, threads)
-    return candidates.constant - float(value.sum()) - float(candidates.limits @ source_prices)
+    _for_each_block(reach, respond, threads)
+    return reach.constant - float(value.sum()) - float(reach.limits @ offer.source)
 
 
-def _lawful(problem: PlacementProblem, prices: Prices) -> Prices:
-    settings, budget = problem.settings, problem.movement_limit_bytes
-    return Prices(
-        storage=np.where(problem.standing, 0.0, prices.storage),
-        uplink=np.where(np.isfinite(problem.usable_uplink_bytes), prices.uplink, 0.0),
-        movement=prices.movement if np.isfinite(budget) else 0.0,
-        once=prices.once,
-        backing=np.minimum(
-            prices.backing, settings.origin_fallback_millidollars if backing_asked_for(problem) else 0.0
-        ),
-        tangent=prices.tangent,
-    )
+def raised(reach: Reach, offer: Offer, known: Known, *, threads: int = 1) -> Proof:
+    """Raises the bound by the prices of the rows, each in turn at its best, with those of the sources as they are."""
+    value, found, once = np.zeros(BLOCKS), [np.zeros(0, np.int64)] * BLOCKS, offer.once.copy()
+    near_by, better = _near_by(reach.near, offer), offer._replace(once=once)
+
+    def respond(block: int, first: int, end: int) -> None:
+        value[block], found[block] = _response(reach.rows, reach.near, first, end, better, near_by, known, True)
+
+    _for_each_block(reach, respond, threads)
+    bound = reach.constant - float(value.sum()) - float(reach.limits @ offer.source)
+    return Proof(bound, better, np.concatenate(found))
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A bound, what proves it, and what would make it better.
+
+    Attributes:
+        value: in m$.
+        offer: the prices.
+        underpriced: for each row the candidate that is worth most above its prices and not known yet, as keys
+            segment * N + source. One for each row is enough to go on with: against it the price of the row rises, which
+            all others pay, too.
+    """
+
+    value: float
+    offer: Offer
+    underpriced: Int64
+
+
+class Known(NamedTuple):
+    """Candidates by segment; empty starts: none are asked about."""
+
+    start: Int64  # (S + 1,)
+    source: Int32  # (C,)
+
+
+NOTHING = Known(np.zeros(0, np.int64), np.zeros(0, np.int32))
+
+
+class _NearBy(NamedTuple):
+    """What the innermost loop needs of each source near a location, side by side. All (P,)."""
+
+    byte_price: Float64
+    uplink: Float64
+    survival: Float64
+    credit: Float64
+
+
+def _near_by(near: Near, offer: Offer) -> _NearBy:
+    n = near.source
+    uplink = offer.source[len(near.room) : -1]
+    return _NearBy(near.byte_price[n], uplink[n], near.survival[n], near.credit[n])
+
+
+def _for_each_block(reach: Reach, work: Callable[[int, int, int], None], threads: int) -> None:
+    for_each_block(reach.blocks, work, threads if reach.n_pairs >= WORTH_THREADS else 1)
 
 
 @numba.njit(cache=True, nogil=True)
-def _response(
-    graph: Graph, first: int, end: int, source_prices: Float64, once: Float64, tangent: Float64, backing: Float64
-) -> float:
+def _response(  # type: ignore[no-untyped-def]
+    rows: Rows, near: Near, first: int, end: int, offer: Offer, near_by: _NearBy, known: Known, raising: bool
+):
     """What the rows and the best response of every copy of the segments [first, end) are worth at these prices."""
-    n_sources, total = len(graph.survival), 0.0
+    n_sources, total, found = len(near.room), 0.0, [np.int64(0) for _ in range(0)]
+    held, stamp = np.full(n_sources, -1), np.full(n_sources, -1)
+    worth, touched, case = np.zeros(n_sources), np.zeros(n_sources, np.int64), np.empty((4, n_sources))
     # Bare arrays: reading a field costs more than the arithmetic of the innermost loop.
-    arc_start, arc_row, arc_gain, requests = graph.arc_start, graph.arc_row, graph.arc_gain, graph.requests
-    source, survival, credit = graph.source, graph.survival, graph.credit
+    starts, sources, waiting, room, stands = near.start, near.source, near.waiting, near.room, near.stands
+    byte_price, uplink, survival, credit = near_by.byte_price, near_by.uplink, near_by.survival, near_by.credit
     for s in range(first, end):
-        size, rows = graph.size[s], graph.row_start[s]
-        n_rows = graph.row_start[s + 1] - rows
-        flat = np.empty(n_rows)
-        for at in range(n_rows):
-            k = rows + at
-            flat[at] = requests[k] * once[k] * np.exp(-tangent[k])
-            total += requests[k] * once[k] - flat[at] * (1.0 + tangent[k])
-        total -= backing[s]
-        for c in range(graph.copy_start[s], graph.copy_start[s + 1]):
-            n = source[c]
-            sending, p, w = size * source_prices[n_sources + n], survival[n], credit[n]
-            worth = backing[s] if graph.is_backing[n] else 0.0
-            if not graph.stands[c]:
-                worth -= graph.push[c] + size * source_prices[n] + graph.moved[c] * source_prices[2 * n_sources]
-            for a in range(arc_start[c], arc_start[c + 1]):
-                k = arc_row[a]
-                gain = arc_gain[a] - sending - once[k]
-                worth += flat[k - rows] * w
-                if gain > 0:
-                    worth += requests[k] * p * gain
-            if graph.stands[c] or worth > 0:
-                total += worth
-    return total
+        mark_held(near, s, held)
+        size, n_touched = rows.size[s], 0
+        too_large = size > near.budget
+        for n in near.backing:
+            if may_hold(near, n, size, held[n] == s):
+                stamp[n], worth[n], touched[n_touched] = s, offer.backing[s], n
+                n_touched += 1
+        for k in range(rows.start[s], rows.start[s + 1]):
+            requests, base, once = rows.requests[k], rows.base[k], offer.once[k]
+            flat = once * np.exp(-offer.tangent[k])
+            for at in range(starts[rows.location[k]], starts[rows.location[k] + 1]):
+                gain, n = base - waiting[at] - size * byte_price[at], sources[at]
+                if gain <= 0 or ((size > room[n] or (too_large and held[n] != s)) and not stands[n]):
+                    continue
+                if stamp[n] != s:
+                    stamp[n], worth[n], touched[n_touched] = s, 0.0, n
+                    n_touched += 1
+                reduced = max(0.0, gain - once - size * uplink[at])
+                worth[n] += requests * (flat * credit[at] + survival[at] * reduced)
+        _pay(near, s, size, held, offer, worth, touched[:n_touched])
+        for k in range(rows.start[s], rows.start[s + 1]):
+            if raising:
+                _raise_row(rows, near, k, s, size, offer, near_by, worth, stamp, case)
+            flat = np.exp(-offer.tangent[k])
+            total += rows.requests[k] * offer.once[k] * (1.0 - flat * (1.0 + offer.tangent[k]))
+        total -= offer.backing[s]
+        for n in touched[:n_touched]:
+            if stands[n] or worth[n] > 0:
+                total += worth[n]
+        if len(known.start):
+            for at in range(known.start[s], known.start[s + 1]):
+                worth[known.source[at]] = 0.0
+            _pick_underpriced(rows, near, s, worth, stamp, found)
+    return total, np.array(found, dtype=np.int64)
+
+
+@numba.njit(cache=True, nogil=True)
+def _pay(near: Near, s: int, size: float, held: Int64, offer: Offer, worth: Float64, touched: Int64) -> None:
+    """Lowers what the touched copies are worth by the prices of what they take."""
+    storage, push_price, stands, movement = offer.source, near.push_price, near.stands, offer.source[2 * len(near.room)]
+    for n in touched:
+        if not stands[n]:
+            worth[n] -= size * (storage[n] if held[n] == s else storage[n] + push_price[n] + movement)
+
+
+@numba.njit(cache=True, nogil=True)
+def _raise_row(  # type: ignore[no-untyped-def]
+    rows: Rows, near: Near, k: int, s: int, size: float, offer: Offer, near_by: _NearBy, worth, stamp, case
+) -> None:
+    """Sets the price of row k to where it proves most, all others given, and `worth` to what follows.
+
+    At price u the row costs  r phi(t) u + sum_n max(0, a_n + r (p_n (c_n - u)^+ + e^-t w_n u)),  with a_n what the copy
+    is worth elsewhere less its prices, and c_n its gain less its uplink: convex in u, so the slope is bisected.
+    """
+    elsewhere, gain, share, lift = case[0], case[1], case[2], case[3]
+    requests, old, flat = rows.requests[k], offer.once[k], np.exp(-offer.tangent[k])
+    covered, base = 1.0 - flat * (1.0 + offer.tangent[k]), rows.base[k]
+    first, last = near.start[rows.location[k]], near.start[rows.location[k] + 1]
+    sources, waiting, byte_price, uplink = near.source, near.waiting, near_by.byte_price, near_by.uplink
+    survival, credit = near_by.survival, near_by.credit
+    high = 0.0
+    for at in range(first, last):
+        high = max(high, base - waiting[at] - size * byte_price[at])
+    m, low, most = 0, 0.0, high
+    for at in range(first, last):
+        n, here = sources[at], base - waiting[at] - size * byte_price[at]
+        if stamp[n] == s and here > 0:
+            ahead, p, w = here - size * uplink[at], survival[at], flat * credit[at]
+            apart = worth[n] / requests - p * max(0.0, ahead - old) - w * old
+            if apart + p * max(0.0, ahead) + w * most > 0:  # else it is worth nothing at any price of the row
+                elsewhere[m], gain[m], share[m], lift[m] = apart, ahead, p, w
+                m += 1
+    for _ in range(BISECTIONS):
+        u, slope = (low + high) / 2, covered
+        for i in range(m):
+            ahead = max(0.0, gain[i] - u)
+            if elsewhere[i] + share[i] * ahead + lift[i] * u > 0:
+                slope += lift[i] - (share[i] if ahead > 0 else 0.0)
+        if slope < 0:
+            low = u
+        else:
+            high = u
+    cost, old_cost = covered * high, covered * old
+    for i in range(m):
+        cost += max(0.0, elsewhere[i] + share[i] * max(0.0, gain[i] - high) + lift[i] * high)
+        old_cost += max(0.0, elsewhere[i] + share[i] * max(0.0, gain[i] - old) + lift[i] * old)
+    if cost >= old_cost:
+        return
+    offer.once[k] = high
+    for at in range(first, last):
+        n, here = sources[at], base - waiting[at] - size * byte_price[at]
+        if stamp[n] == s and here > 0:
+            ahead = here - size * uplink[at]
+            more = survival[at] * (max(0.0, ahead - high) - max(0.0, ahead - old)) + flat * credit[at] * (high - old)
+            worth[n] += requests * more
+
+
+@numba.njit(cache=True, nogil=True)
+def _pick_underpriced(rows: Rows, near: Near, s: int, worth: Float64, stamp: Int64, found) -> None:  # type: ignore[no-untyped-def]
+    """For each row of segment s the copy that is worth most, each once."""
+    for k in range(rows.start[s], rows.start[s + 1]):
+        best = -1
+        for at in range(near.start[rows.location[k]], near.start[rows.location[k] + 1]):
+            n = near.source[at]
+            if stamp[n] == s and worth[n] > 0 and (best < 0 or worth[n] > worth[best]):
+                best = n
+        if best >= 0:
+            found.append(s * np.int64(len(near.room)) + best)
+            worth[best] = 0.0

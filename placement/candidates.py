@@ -1,20 +1,16 @@
-"""The copies that could save something, and the requests that each could serve: the graph that prices are put on.
+"""The copies that prices are put on, and the requests that each could serve: the graph of the price search.
 
-A copy (s, n) is a candidate where source n may hold segment s (9), has room for it at all (3), and serves at least one
-location that asks for s more cheaply than the sources that need no copy. Those sources (POPs that hold everything,
-never fail and have no uplink limit, and the origin) take what is left of every row, so they need no variables:
+Candidates, as `placement/reach.py` defines them, are sorted by segment and source, arcs by candidate, so that a segment
+is one block of memory and blocks of segments are independent of each other once the limits of the sources have prices.
 
-    gain_kn = base_k - price_kn      saved by a request of row k that n serves, in m$
-
-Candidates are sorted by segment, arcs by candidate, so that a segment is one block of memory and blocks of segments are
-independent of each other once the limits of the sources have prices. No eligible source is left out for being far down
-some list: a candidate without a price would make the bound worthless.
+A small instance has all its candidates here. In a large one each segment begins with one group of the nodes of every
+location (`groups`: a node belongs to the group of its number in its location), the POPs and with whatever holds it now;
+the copies that prices call for join later. Every certificate is about all candidates in any case (`placement/bound.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -23,17 +19,11 @@ import numba
 import numpy as np
 
 from placement.problem import Bool, Float32, Float64, Int32, Int64, PlacementProblem
-
-BLOCKS = 16
-"""Parts of about equal work into which the segments are cut; sums over them are taken in order, on any machine."""
-WORTH_THREADS = 200_000
-"""Arcs below which threads cost more than they save."""
-ALWAYS = 40.0
-"""Credit of a copy on a POP towards serving everybody: 1 - e^-40 = 1 in double precision."""
+from placement.reach import WORTH_THREADS, Near, Reach, Rows, cut_evenly, for_each_block, mark_held, may_hold
 
 
 class Graph(NamedTuple):
-    """The instance as the kernels read it."""
+    """The candidates as the kernels read them."""
 
     row_start: Int64  # rows of each segment (S + 1,)
     copy_start: Int64  # candidates of each segment (S + 1,)
@@ -42,11 +32,11 @@ class Graph(NamedTuple):
     requests: Float64  # (R,)
     arc_start: Int64  # arcs of each candidate (C + 1,)
     source: Int32  # (C,)
-    push: Float64  # m$ to push the copy, 0 where it is held (C,)
-    moved: Float64  # bytes to push (C,)
+    push: Float32  # m$ to push the copy, 0 where it is held (C,)
+    moved: Float32  # bytes to push (C,)
     stands: Bool  # held in any case, for nothing (C,)
     arc_row: Int32  # (A,)
-    arc_gain: Float32  # rounded up, so that a bound stays one (A,)
+    arc_gain: Float32  # (A,)
     survival: Float64  # (N,)
     credit: Float64  # towards coverage (N,)
     is_backing: Bool  # POPs whose copies count for tier 1 (N,)
@@ -54,35 +44,44 @@ class Graph(NamedTuple):
 
 @dataclass(frozen=True)
 class Candidates:
-    """The graph, its limits, and what maps it to the problem.
-
-    Attributes:
-        graph: as the kernels read it.
-        rows: demand row of each row of the graph. (R,)
-        limits: bytes of storage (N), of uplink (N) and of movement (1); 0 where there is no limit. (2 N + 1,)
-        constant: cost of serving everything from the sources that need no copy, in m$.
-        blocks: first segment of each block, and the end. (BLOCKS + 1,)
-    """
+    """A graph, and the instance that it belongs to."""
 
     graph: Graph
-    rows: Int64
-    limits: Float64
-    constant: float
+    reach: Reach
     blocks: Int64
 
     @classmethod
-    def of(cls, problem: PlacementProblem) -> Candidates:
-        demand = problem.demand
-        order = np.lexsort((demand.location, demand.segment))
-        order = order[demand.requests[order] > 0]
-        sure = problem.standing & (problem.sources.survival >= 1) & ~np.isfinite(problem.usable_uplink_bytes)
-        base = _base_price(problem, sure)[order]
-        graph = _graph(problem, order, base, sure)
-        uplink, budget = problem.usable_uplink_bytes, problem.movement_limit_bytes
-        storage = np.where(problem.standing, 0.0, problem.storage_limit_bytes)
-        limits = np.concatenate([storage, np.where(np.isfinite(uplink), uplink, 0.0), [0.0]])
-        limits[-1] = budget if np.isfinite(budget) else 0.0
-        return cls(graph, order, limits, float(demand.requests[order] @ base), _blocks(graph))
+    def of(cls, problem: PlacementProblem, *, for_each_row: int | None = None) -> Candidates:
+        """All candidates, or about so many for each demand row and the copies held now."""
+        reach = Reach.of(problem)
+        groups = (
+            1 if for_each_row is None else max(1, round(reach.n_pairs / max(1, for_each_row * len(reach.demand_row))))
+        )
+        return cls.among(reach, *_candidates_of_groups(reach.rows, reach.near, groups))
+
+    @classmethod
+    def among(cls, reach: Reach, copy_start: Int64, source: Int32) -> Candidates:
+        """The graph of these candidates, sorted by segment and source."""
+        rows, near = reach.rows, reach.near
+        arc_start, push, moved, arc_row, arc_gain = _arcs(rows, near, copy_start, source)
+        graph = Graph(
+            rows.start,
+            copy_start,
+            rows.size,
+            rows.backing_limit,
+            rows.requests,
+            arc_start,
+            source,
+            push,
+            moved,
+            near.stands[source],
+            arc_row,
+            arc_gain,
+            near.survival,
+            near.credit,
+            near.is_backing,
+        )
+        return cls(graph, reach, cut_evenly(arc_start[copy_start]))
 
     def __len__(self) -> int:
         return len(self.graph.source)
@@ -91,17 +90,24 @@ class Candidates:
     def n_arcs(self) -> int:
         return len(self.graph.arc_row)
 
+    @property
+    def rows(self) -> Int64:
+        """Demand row of each row of the graph. (R,)"""
+        return self.reach.demand_row
+
+    @property
+    def limits(self) -> Float64:
+        return self.reach.limits
+
     @cached_property
     def segment(self) -> Int32:
         """Segment of each candidate, (C,)."""
         return np.repeat(np.arange(len(self.graph.size), dtype=np.int32), np.diff(self.graph.copy_start))
 
     @cached_property
-    def best_gain(self) -> Float64:
-        """Most that a request of each row can save, (R,)."""
-        best = np.zeros(len(self.graph.requests))
-        _row_maximum(self.graph.arc_row, self.graph.arc_gain, best)
-        return best
+    def keys(self) -> Int64:
+        """One number for each candidate, segment * N + source, ascending. (C,)"""
+        return np.asarray(self.segment * np.int64(max(1, len(self.graph.survival))) + self.graph.source)
 
     def where(self, kept: Bool) -> Candidates:
         """The graph with these candidates alone."""
@@ -117,196 +123,81 @@ class Candidates:
             arc_row=graph.arc_row[of_kept],
             arc_gain=graph.arc_gain[of_kept],
         )
-        return replace(self, graph=smaller, blocks=_blocks(smaller))
+        return replace(self, graph=smaller, blocks=cut_evenly(smaller.arc_start[smaller.copy_start]))
+
+    def joined_by(self, keys: Int64) -> tuple[Candidates, Bool]:
+        """The graph with these candidates too, and which of its candidates were there before."""
+        merged = np.union1d(self.keys, keys)
+        n_sources = max(1, len(self.graph.survival))
+        copy_start = np.searchsorted(merged, np.arange(len(self.graph.size) + 1) * np.int64(n_sources))
+        larger = Candidates.among(self.reach, copy_start, (merged % n_sources).astype(np.int32))
+        return larger, np.isin(merged, self.keys, assume_unique=True)
 
     def for_each_block(self, work: Callable[[int, int, int], None], threads: int) -> None:
-        """Calls `work(block, first segment, end)` for every block, on as many threads as allowed."""
-        spans = [
-            (b, int(first), int(end))
-            for b, (first, end) in enumerate(zip(self.blocks[:-1], self.blocks[1:], strict=True))
-        ]
-        if threads <= 1 or self.n_arcs < WORTH_THREADS:
-            for span in spans:
-                work(*span)
-            return
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(lambda span: work(*span), spans))
-
-
-def backing_asked_for(problem: PlacementProblem) -> bool:
-    return problem.settings.require_tier_one_copy and not problem.standing.any()
-
-
-def _base_price(problem: PlacementProblem, sure: Bool) -> Float64:
-    """Price of each row's request at the cheapest sure source, or the origin, (D,)."""
-    base, location = problem.origin_price.copy(), problem.demand.location
-    for n in np.flatnonzero(sure):
-        price = problem.request_price[location, n] + problem.byte_price[n] * problem.demand_segment_bytes
-        base = np.where(problem.can_serve[location, n], np.minimum(base, price), base)
-    return np.asarray(base)
-
-
-def _graph(problem: PlacementProblem, order: Int64, base: Float64, sure: Bool) -> Graph:
-    demand, n_segments, n_sources = problem.demand, len(problem.segments), max(1, len(problem.sources))
-    may_hold = problem.standing | (problem.sources.eligible & (problem.storage_limit_bytes > 0))
-    location, near = np.nonzero(problem.can_serve & (may_hold & ~sure)[None, :])
-    pops = problem.is_pop & problem.sources.eligible & ~problem.standing
-    backed = backing_asked_for(problem)
-    row_start = np.searchsorted(demand.segment[order], np.arange(n_segments + 1))
-    size = problem.segments.bytes.astype(np.float64)
-    rows = _Rows(row_start, demand.location[order], base, size)
-    reach = _Reach(
-        np.searchsorted(location, np.arange(len(problem.locations) + 1)),
-        near.astype(np.int32),
-        problem.request_price[location, near],
-        problem.byte_price,
-        np.flatnonzero(pops) if backed else np.zeros(0, np.int64),
-        problem.standing,
-        problem.storage_limit_bytes,
-        problem.push_price,
-        np.searchsorted(problem.current_keys // n_sources, np.arange(n_segments + 1)),
-        (problem.current_keys % n_sources).astype(np.int32),
-        problem.movement_limit_bytes,
-    )
-    copy_start, n_arcs = _count(rows, reach)
-    arc_start, source, push, moved, stands, arc_row, arc_gain = _filled(rows, reach, copy_start, n_arcs)
-    return Graph(
-        row_start,
-        copy_start,
-        size,
-        np.full(n_segments, problem.settings.origin_fallback_millidollars if backed else 0.0),
-        demand.requests[order],
-        arc_start,
-        source,
-        push,
-        moved,
-        stands,
-        arc_row,
-        arc_gain,
-        problem.sources.survival,
-        np.where(problem.is_pop, ALWAYS, problem.credit),
-        pops,
-    )
-
-
-def _blocks(graph: Graph) -> Int64:
-    work = graph.arc_start[graph.copy_start] + graph.copy_start
-    cuts = np.searchsorted(work, np.linspace(0.0, float(work[-1]), BLOCKS + 1))
-    cuts[0], cuts[-1] = 0, len(graph.size)
-    return np.maximum.accumulate(cuts)
-
-
-class _Rows(NamedTuple):
-    row_start: Int64
-    location: Int32
-    base: Float64
-    size: Float64
-
-
-class _Reach(NamedTuple):
-    near_start: Int64
-    near: Int32
-    waiting: Float64
-    byte_price: Float64
-    backing: Int64  # POPs that are candidates whether or not they serve
-    stands: Bool
-    room: Float64
-    push_price: Float64
-    current_start: Int64
-    current: Int32
-    budget: float
+        """Calls `work(block, first segment, end)` for every block, on as many threads as are worth it."""
+        for_each_block(self.blocks, work, threads if self.n_arcs >= WORTH_THREADS else 1)
 
 
 @numba.njit(cache=True)
-def _mark_held(reach: _Reach, s: int, held: Int64) -> None:
-    for at in range(reach.current_start[s], reach.current_start[s + 1]):
-        held[reach.current[at]] = s
-
-
-@numba.njit(cache=True)
-def _may_hold(reach: _Reach, s: int, n: int, size: float, held: Int64) -> bool:
-    if reach.stands[n]:
-        return True
-    return bool(size <= reach.room[n] and (held[n] == s or size <= reach.budget))
-
-
-@numba.njit(cache=True)
-def _count(rows: _Rows, reach: _Reach) -> tuple[Int64, int]:
-    """Where each segment's candidates begin, and how many arcs there are."""
-    n_sources, n_segments, n_arcs = len(reach.room), len(rows.size), 0
-    copy_start = np.zeros(n_segments + 1, np.int64)
+def _candidates_of_groups(rows: Rows, near: Near, groups: int) -> tuple[Int64, Int32]:
+    """Where each segment's candidates begin, and their sources in ascending order."""
+    n_sources, n_segments = len(near.room), len(rows.size)
     seen, held = np.full(n_sources, -1), np.full(n_sources, -1)
+    found, copy_start = [np.int32(0) for _ in range(0)], np.zeros(n_segments + 1, np.int64)
     for s in range(n_segments):
-        _mark_held(reach, s, held)
-        size, copies = rows.size[s], 0
-        for k in range(rows.row_start[s], rows.row_start[s + 1]):
+        mark_held(near, s, held)
+        size = rows.size[s]
+        for k in range(rows.start[s], rows.start[s + 1]):
             location = rows.location[k]
-            for at in range(reach.near_start[location], reach.near_start[location + 1]):
-                n = reach.near[at]
-                gain = rows.base[k] - reach.waiting[at] - size * reach.byte_price[n]
-                if gain > 0 and _may_hold(reach, s, n, size, held):
-                    n_arcs += 1
-                    copies += 1 if seen[n] != s else 0
+            for at in range(near.start[location], near.start[location + 1]):
+                n = near.source[at]
+                if seen[n] == s or (near.place[n] >= 0 and near.place[n] % groups != s % groups and held[n] != s):
+                    continue
+                gain = rows.base[k] - near.waiting[at] - size * near.byte_price[n]
+                if gain > 0 and may_hold(near, n, size, held[n] == s):
                     seen[n] = s
-        for n in reach.backing:
-            if seen[n] != s and _may_hold(reach, s, n, size, held):
-                copies += 1
-        copy_start[s + 1] = copy_start[s] + copies
-    return copy_start, n_arcs
-
-
-@numba.njit(cache=True)
-def _filled(rows: _Rows, reach: _Reach, copy_start: Int64, n_arcs: int):  # type: ignore[no-untyped-def]
-    """Arc starts, sources, pushes and bytes of the candidates, and their arcs."""
-    n_sources, n_segments, n_copies = len(reach.room), len(rows.size), copy_start[-1]
-    arc_start, source = np.zeros(n_copies + 1, np.int64), np.empty(n_copies, np.int32)
-    push, moved, stands = np.zeros(n_copies), np.zeros(n_copies), np.zeros(n_copies, np.bool_)
-    arc_row, arc_gain = np.empty(n_arcs, np.int32), np.empty(n_arcs, np.float32)
-    held, copy_of, arcs = np.full(n_sources, -1), np.full(n_sources, -1), np.zeros(n_sources, np.int64)
-    touched = np.empty(n_sources, np.int64)
+                    found.append(n)
+        for n in near.backing:
+            if seen[n] != s and may_hold(near, n, size, held[n] == s):
+                seen[n] = s
+                found.append(np.int32(n))
+        copy_start[s + 1] = len(found)
+    source = np.array(found, dtype=np.int32)
     for s in range(n_segments):
-        _mark_held(reach, s, held)
-        size, n_touched, first = rows.size[s], 0, copy_start[s]
-        for k in range(rows.row_start[s], rows.row_start[s + 1]):
-            location = rows.location[k]
-            for at in range(reach.near_start[location], reach.near_start[location + 1]):
-                n = reach.near[at]
-                gain = rows.base[k] - reach.waiting[at] - size * reach.byte_price[n]
-                if gain > 0 and _may_hold(reach, s, n, size, held):
-                    if copy_of[n] < first:
-                        copy_of[n], arcs[n], touched[n_touched] = first + n_touched, 0, n
-                        n_touched += 1
-                    arcs[n] += 1
-        for n in reach.backing:
-            if copy_of[n] < first and _may_hold(reach, s, n, size, held):
-                copy_of[n], arcs[n], touched[n_touched] = first + n_touched, 0, n
-                n_touched += 1
-        for i in range(n_touched):
-            n, c = touched[i], first + i
-            source[c], stands[c] = n, reach.stands[n]
-            if not stands[c] and held[n] != s:
-                push[c], moved[c] = size * reach.push_price[n], size
-            arc_start[c + 1] = arc_start[c] + arcs[n]
-            arcs[n] = arc_start[c]
-        for k in range(rows.row_start[s], rows.row_start[s + 1]):
-            location = rows.location[k]
-            for at in range(reach.near_start[location], reach.near_start[location + 1]):
-                n = reach.near[at]
-                gain = rows.base[k] - reach.waiting[at] - size * reach.byte_price[n]
-                if gain > 0 and _may_hold(reach, s, n, size, held):
-                    arc_row[arcs[n]] = k
-                    arc_gain[arcs[n]] = _rounded_up(gain)
-                    arcs[n] += 1
-    return arc_start, source, push, moved, stands, arc_row, arc_gain
+        source[copy_start[s] : copy_start[s + 1]].sort()
+    return copy_start, source
 
 
 @numba.njit(cache=True)
-def _rounded_up(value: float):  # type: ignore[no-untyped-def]
-    """A single-precision number that is not below the positive value."""
-    return np.float32(value * (1.0 + 1.2e-7))
+def _gain(rows: Rows, near: Near, k: int, n: int, size: float) -> float:
+    location = rows.location[k]
+    if not near.serves[location, n]:
+        return 0.0
+    return float(rows.base[k] - near.request_price[location, n] - size * near.byte_price[n])
 
 
 @numba.njit(cache=True)
-def _row_maximum(arc_row: Int32, arc_gain: Float32, best: Float64) -> None:
-    for at in range(len(arc_row)):
-        best[arc_row[at]] = max(best[arc_row[at]], np.float64(arc_gain[at]))
+def _arcs(rows: Rows, near: Near, copy_start: Int64, source: Int32):  # type: ignore[no-untyped-def]
+    """Arc starts, pushes and bytes of the candidates, and the rows and gains of their arcs."""
+    n_sources, n_copies = len(near.room), len(source)
+    arc_start, held = np.zeros(n_copies + 1, np.int64), np.full(n_sources, -1)
+    push, moved = np.zeros(n_copies, np.float32), np.zeros(n_copies, np.float32)
+    for s in range(len(rows.size)):
+        mark_held(near, s, held)
+        for c in range(copy_start[s], copy_start[s + 1]):
+            n, arcs = source[c], 0
+            for k in range(rows.start[s], rows.start[s + 1]):
+                arcs += 1 if _gain(rows, near, k, n, rows.size[s]) > 0 else 0
+            arc_start[c + 1] = arc_start[c] + arcs
+            if not near.stands[n] and held[n] != s:
+                push[c], moved[c] = rows.size[s] * near.push_price[n], rows.size[s]
+    arc_row, arc_gain = np.empty(arc_start[-1], np.int32), np.empty(arc_start[-1], np.float32)
+    for s in range(len(rows.size)):
+        for c in range(copy_start[s], copy_start[s + 1]):
+            at = arc_start[c]
+            for k in range(rows.start[s], rows.start[s + 1]):
+                gain = _gain(rows, near, k, source[c], rows.size[s])
+                if gain > 0:
+                    arc_row[at], arc_gain[at] = k, gain
+                    at += 1
+    return arc_start, push, moved, arc_row, arc_gain

@@ -24,8 +24,9 @@ import copy
 
 import numpy as np
 
-from placement.bound import Prices, certified_rows
-from placement.candidates import BLOCKS, Candidates
+from placement.bound import Known, Offer, Prices, Proof, certified, raised
+from placement.candidates import Candidates
+from placement.guard import UNGUARDED, Guard
 from placement.passes import (
     LEAST_TANGENT,
     MOST_TANGENT,
@@ -36,7 +37,8 @@ from placement.passes import (
     share_distance,
     worth_of,
 )
-from placement.problem import Bool, Int8
+from placement.problem import Bool, Int8, Int64
+from placement.reach import BLOCKS
 
 FREE, HELD, BARRED = 0, 1, -1
 FIRST_TANGENT = 2.5
@@ -65,18 +67,20 @@ class PrimalDual:
             np.zeros(n_segments),
         )
         self.weight = 1.0
-        self._row_worth = np.maximum(graph.requests * candidates.best_gain, 1e-9)
+        self.row_worth = np.maximum(graph.requests * candidates.reach.best_gain, 1e-9)
         row_bytes = float(graph.requests @ np.repeat(graph.size, np.diff(graph.row_start)))
-        self.saving_per_byte = float(self._row_worth.sum()) / max(row_bytes, 1e-300)
+        self.saving_per_byte = float(self.row_worth.sum()) / max(row_bytes, 1e-300)
         """Mean over all bytes asked for, in m$."""
         self._steps = self._fitting_steps()
         self._begin()
 
-    def run(self, passes: int) -> None:
+    def run(self, passes: int, guard: Guard = UNGUARDED) -> None:
         """So many passes and a plain one at last, so that `state` is within the copies' own constraints."""
         self._begin()
         done = first = last = 0.0
         for at in range(passes):
+            if guard.passed:
+                break
             distance = self._pass((done + 1) / (done + 2), plain=False)
             done += 1
             first = first or distance
@@ -102,13 +106,33 @@ class PrimalDual:
         if prices.tangent is not None:
             self.tangent[:] = np.clip(prices.tangent[rows], LEAST_TANGENT, MOST_TANGENT)
 
-    def bound(self, candidates: Candidates | None = None) -> float:
-        """What the present prices prove; the whole graph must be given where some candidates were left out."""
-        graph = candidates or self.candidates
-        once = np.maximum(self.state.row, 0.0) / graph.graph.requests
-        backing = np.clip(self.state.backing, 0.0, graph.graph.backing_limit)
-        prices = np.maximum(self.source_prices, 0.0)
-        return certified_rows(graph, prices, once, self.tangent, backing, threads=self.threads)
+    def bound(self) -> float:
+        """What the present prices prove, over all candidates of the instance."""
+        return certified(self.candidates.reach, self._offer(), threads=self.threads)
+
+    def invite(self) -> Proof:
+        """What the present prices prove with those of the rows raised; candidates worth more than that join."""
+        graph = self.candidates.graph
+        known = Known(graph.copy_start, graph.source)
+        proof = raised(self.candidates.reach, self._offer(), known, threads=self.threads)
+        if len(proof.underpriced):
+            self._join(proof.underpriced)
+        return proof
+
+    def _join(self, keys: Int64) -> None:
+        self.candidates, old = self.candidates.joined_by(keys)
+        arcs = np.repeat(old, np.diff(self.candidates.graph.arc_start))
+        share, hold = np.zeros(len(arcs), np.float32), np.zeros(len(old), np.float32)
+        fixed = np.where(self.candidates.graph.stands, HELD, FREE).astype(np.int8)
+        share[arcs], hold[old], fixed[old] = self.state.share, self.state.hold, self.fixed
+        self.fixed, self.state = fixed, self.state._replace(share=share, hold=hold)
+        self._steps = self._fitting_steps()
+        self._begin()
+
+    def _offer(self) -> Offer:
+        once = np.maximum(self.state.row, 0.0) / self.candidates.graph.requests
+        backing = np.clip(self.state.backing, 0.0, self.candidates.graph.backing_limit)
+        return Offer(np.maximum(self.source_prices, 0.0), once, self.tangent, backing)
 
     def promising(self) -> Bool:
         """Candidates that are held a little, are held now, or may yet become worth their prices. (C,)"""
@@ -170,12 +194,12 @@ class PrimalDual:
         candidates, graph = self.candidates, self.candidates.graph
         sums = np.zeros(len(candidates.limits)), np.zeros(len(graph.requests)), np.zeros(len(graph.size))
         hold_inverse = np.empty(len(candidates))
-        fit_steps(graph, candidates.limits, self._row_worth, self.tangent, self.saving_per_byte, hold_inverse, *sums)
+        fit_steps(graph, candidates.limits, self.row_worth, self.tangent, self.saving_per_byte, hold_inverse, *sums)
         floor = 1e-30
         return Steps(
-            self._row_worth,
+            self.row_worth,
             hold_inverse,
-            self._row_worth / np.maximum(sums[1], floor),
+            self.row_worth / np.maximum(sums[1], floor),
             1.0 / np.maximum(sums[2], floor),
             1.0 / np.maximum(sums[0], floor),
         )

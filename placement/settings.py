@@ -68,11 +68,12 @@ class PlacementSettings:
     """Branch-and-bound nodes after which the solver stops: the same on every machine, unlike a time."""
     time_limit_seconds: float = 60.0
     """Guard on the solver's time; a plan comes back in any case."""
-    bound_iterations: int = 600
+    bound_iterations: int = 1_000
     """Most passes of the price search that proves the lower bound and guides the placement."""
-    bound_arc_visits: int = 2_000_000_000
-    """Work of the price search, in arcs looked at (some 30 ns each): larger instances get fewer passes, at least 10."""
-
+    bound_arc_visits: int = 5_000_000_000
+    """Work of the price search, in arcs looked at (some 30 ns each), after which it stops."""
+    starting_candidates: int = 4
+    """Sources that each (segment, location) starts with in the price search, on average; others join at their prices."""
     dive_rounds: int = 24
     """Rounds in which the copies of the relaxation are made whole."""
     dive_passes: int = 30
@@ -100,7 +101,14 @@ def _setting_problems(settings: PlacementSettings) -> list[str]:
     if targets is not None and (len(targets) != 3 or not all(0 <= target < 1 for target in targets)):
         wanted = "three numbers in [0, 1) or null"
         problems.append(f"Expected availability_target_by_popularity to be {wanted}, got {targets!r}.")
-    for name in ("max_copies_per_network", "candidates_per_location", "threads", "dive_rounds", "dive_passes"):
+    for name in (
+        "max_copies_per_network",
+        "candidates_per_location",
+        "threads",
+        "starting_candidates",
+        "dive_rounds",
+        "dive_passes",
+    ):
         if getattr(settings, name) < 1:
             problems.append(f"Expected {name} >= 1, got {getattr(settings, name)!r}.")
     for name in ("storage_share_by_tier", "uplink_share_by_tier"):

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from placement.candidates import BLOCKS, Candidates
+from placement.candidates import Candidates
 from placement.instances import InstanceSettings, random_instance
 from placement.problem import Int64, PlacementProblem
+from placement.reach import BLOCKS
 from tests.placement.tiny import hand_problem
 
 SMALL = InstanceSettings(segments=60, locations=4, nodes=12)
@@ -45,8 +46,8 @@ def test_candidates__are_all_there() -> None:
     assert candidates.n_arcs == len(arcs_by_definition(problem))
 
 
-def test_candidates__gains_never_fall_below_the_truth() -> None:
-    """Single precision rounds up, so that what is proven stays proven; by a ten-millionth at most."""
+def test_candidates__gains_are_what_the_nearest_pop_costs_more() -> None:
+    """The best POP's price less the node's, in single precision."""
     problem = random_instance(SMALL, seed=4)
     candidates = Candidates.of(problem)
     graph = candidates.graph
@@ -55,9 +56,7 @@ def test_candidates__gains_never_fall_below_the_truth() -> None:
     pops = problem.standing[None, :] & problem.can_serve
     base = np.array([cheapest(problem, int(k), np.flatnonzero(pops[problem.demand.location[k]])) for k in rows])
     truth = base - problem.serving_price(rows, source)
-    gain = graph.arc_gain.astype(np.float64)
-    assert (gain >= truth).all()
-    np.testing.assert_allclose(gain, truth, rtol=5e-7)
+    np.testing.assert_allclose(graph.arc_gain, truth, rtol=5e-7)
 
 
 def test_candidates__held_copies_need_no_budget() -> None:
@@ -85,6 +84,25 @@ def test_where__keeps_arcs_with_their_candidates() -> None:
         old = candidates.graph.arc_row[slice(*candidates.graph.arc_start[[c, c + 1]])]
         new = smaller.graph.arc_row[slice(*smaller.graph.arc_start[[at, at + 1]])]
         assert old.tolist() == new.tolist()
+
+
+def test_candidates__a_few_for_each_row_hold_what_is_held() -> None:
+    """A large instance starts with groups of nodes; a copy that costs nothing to keep is never left out."""
+    problem = random_instance(replace(SMALL, nodes=120), seed=7)
+    few, full = Candidates.of(problem, for_each_row=3), Candidates.of(problem)
+    assert len(few) < len(full) / 4
+    assert set(few.keys.tolist()) < set(full.keys.tolist())
+    assert set(problem.current_keys.tolist()) & set(full.keys.tolist()) <= set(few.keys.tolist())
+
+
+def test_joined_by__adds_what_is_missing() -> None:
+    """Half the candidates joined by the other half, some of them twice, are the whole graph again, arc for arc."""
+    full = Candidates.of(random_instance(SMALL, seed=8))
+    even = np.arange(len(full)) % 2 == 0
+    whole, old = full.where(even).joined_by(full.keys[~even | (np.arange(len(full)) % 4 == 0)])
+    assert old.tolist() == even.tolist()
+    for name, value in full.graph._asdict().items():
+        np.testing.assert_array_equal(getattr(whole.graph, name), value, err_msg=name)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -10,6 +10,7 @@ import pytest
 from placement.bound import certify
 from placement.formulation import solve_whole
 from placement.greedy import place_greedily
+from placement.guard import Guard
 from placement.instances import InstanceSettings, random_instance
 from placement.prices import lower_bound, search_prices
 from tests.placement.tiny import GB, brute_force, cost_of, hand_problem, tiny_problem
@@ -42,10 +43,27 @@ def test_lower_bound__is_certified_and_useful() -> None:
 
 
 def test_lower_bound__little_work_proves_less() -> None:
-    """Four passes are the least, and still prove something; the full search proves more."""
+    """A certificate comes back without any work, and after a little; the full search proves more."""
     problem = random_instance(SMALL, seed=5)
-    hurried = replace(problem, settings=replace(problem.settings, bound_arc_visits=0))
-    assert 0 < lower_bound(hurried).value < lower_bound(problem).value
+    idle = replace(problem, settings=replace(problem.settings, bound_arc_visits=0))
+    hurried = replace(problem, settings=replace(problem.settings, bound_iterations=50))
+    assert 0 <= lower_bound(idle).value < lower_bound(hurried).value < lower_bound(problem).value
+
+
+def test_lower_bound__few_candidates_prove_what_all_do() -> None:
+    """Starting with three sources for each row, those that prices call for join: the bound is that of the full graph."""
+    problem = random_instance(replace(SMALL, segments=300, nodes=120), seed=6)
+    wide = replace(problem, settings=replace(problem.settings, starting_candidates=1_000))
+    few = search_prices(replace(problem, settings=replace(problem.settings, starting_candidates=3)))
+    assert few.bound.value >= lower_bound(wide).value * (1 - 2e-3)
+    assert few.candidates.n_arcs < search_prices(wide).search.candidates.reach.n_pairs / 4
+
+
+def test_lower_bound__a_guard_leaves_a_valid_bound() -> None:
+    """Time that is up already costs quality and not truth."""
+    problem = random_instance(SMALL, seed=5)
+    hurried = search_prices(problem, guard=Guard(0.0))
+    assert 0 <= hurried.bound.value <= lower_bound(problem).value
 
 
 def test_lower_bound__nothing_may_move() -> None:
