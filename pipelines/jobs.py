@@ -7,7 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -44,16 +44,23 @@ def job_id(at_us: int, **inputs: Any) -> str:
     return f"{stamp}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def write_result(staging: Path, tables: dict[str, pa.Table], manifest: dict[str, Any]) -> None:
-    """Tables and a manifest with the checksum of each file."""
+def write_result(
+    staging: Path, tables: dict[str, pa.Table], manifest: dict[str, Any], texts: Mapping[str, str] | None = None
+) -> None:
+    """Tables, texts by file name, and a manifest with the checksum of each file."""
     for name, table in tables.items():
         write_parquet(staging / f"{name}.parquet", table)
-    checksums = {}
-    for path in sorted(staging.glob("*.parquet")):
-        with path.open("rb") as stream:
-            checksums[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    for name, text in (texts or {}).items():
+        (staging / name).write_text(text, encoding="utf-8")
+    checksums = {path.name: file_digest(path) for path in sorted(staging.iterdir())}
     text = json.dumps({**manifest, "checksums": checksums}, indent=1, sort_keys=True, default=str)
     (staging / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
