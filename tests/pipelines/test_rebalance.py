@@ -188,8 +188,8 @@ def test_draining__moved_ahead_of_an_early_leave(command: Command, tmp_path: Pat
     hand = hand_home(tmp_path, [("a", "n0")])
     row = event("draining", source="n0", leaves_at=iso(PLANNED_US + round(3.4 * HOUR_US)))
     path = tmp_path / "events.parquet"
-    keys = {"source": "n1", "uplink_bps": UPLINK_BPS, "leaves_at": None}
-    pq.write_table(pa.Table.from_pylist([row | {"uplink_bps": None}, event("overloaded", **keys)]), path)
+    other = event("overloaded", source="n1", uplink_bps=UPLINK_BPS, leaves_at=None)
+    pq.write_table(pa.Table.from_pylist([row | {"uplink_bps": None}, other]), path)
     told = command.value(hand, "--events", str(path))
     assert (told["bytes_to_move"], sorted(held(hand))) == (GB, [("a", "n0"), ("a", "n1")])
     assert "n0 leaves in 8640 s" in told["rebalance"]["reasons"][0]
