@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,7 +37,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "expired": ("content",),
 }
 OPTIONAL: dict[str, tuple[str, ...]] = {"joined": ("kept_copies",), "expired": ("segment",)}
-INSTANTS, NUMBERS = ("at", "leaves_at"), {"uplink_bps": math.inf, "survival": 1.0, "segment": 2**31 - 1}
+INSTANTS, NUMBERS = ("at", "leaves_at"), {"uplink_bps": 1e18, "survival": 1.0, "segment": 2**31 - 1}
 """Keys that hold instants, and those that hold numbers from 0 to so much."""
 
 
@@ -87,7 +86,7 @@ def _raw_rows(path: Path, mistakes: list[str]) -> Iterator[tuple[str, dict[str, 
         yield from _parquet_rows(path, mistakes)
         return
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # an id may hold other line ends
     except OSError as error:
         mistakes.append(f"The file cannot be read ({error.strerror or error}). Give a JSON lines or a .parquet file.")
         return
@@ -163,17 +162,19 @@ def _value_mistake(key: str, value: Any) -> str:
 
 
 def _number_mistake(key: str, value: Any, most: float) -> str:
-    number = isinstance(value, int if key == "segment" else int | float) and not isinstance(value, bool)
-    if number and 0 <= value <= most and math.isfinite(value):
+    whole, number = key == "segment", isinstance(value, int | float) and not isinstance(value, bool)
+    # Tables hold whole numbers as 3.0 where others are missing; a NaN fails both comparisons.
+    if number and 0 <= value <= most and (not whole or int(value) == value):
         return ""
-    whole = "a whole number, " if key == "segment" else "a number, "
-    return f"{key} is {value!r}; expected {whole}{'0 or more' if most > 1 else 'from 0 to 1'}."
+    kind = "a whole number" if whole else "a number"
+    return f"{key} is {value!r:.40}; expected {kind}, {'0 or more' if most > 1 else 'from 0 to 1'}."
 
 
 def _row(where: str, values: dict[str, Any]) -> EventRow:
     instants = {key: instant_us(values[key]) for key in INSTANTS if key in values}
     rest = {key: value for key, value in (values | instants).items() if key not in ("at", "kind")}
-    rest = {key: float(value) if key in ("uplink_bps", "survival") else value for key, value in rest.items()}
+    for key in NUMBERS.keys() & rest.keys():
+        rest[key] = int(rest[key]) if key == "segment" else float(rest[key])
     if values["kind"] == "joined":
         rest.setdefault("kept_copies", True)
     shown = {key: iso(value) if key in INSTANTS else value for key, value in rest.items()}

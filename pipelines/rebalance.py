@@ -82,7 +82,7 @@ def _rebalance(
     inputs = Inputs.find(DataSource(tables=settings.tables), home)
     scene = read_scene(inputs.path)
     happened = _happened(asked, Known(answered, scene), inputs)
-    console.note(f"{len(happened.events):,} events since {iso(answered.state.since_us)}")
+    console.note(f"events since {iso(answered.state.since_us)}: {len(happened.events):,}")
     known = with_newcomers(answered, scene, happened.newcomers, settings.planning, now_us=happened.now_us)
     known = under_consent(known, scene, now_us=happened.now_us)
     done = _answer(settings, known, happened, prove=asked.prove)

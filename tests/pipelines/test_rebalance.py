@@ -322,6 +322,7 @@ def test_dry_run__publishes_nothing(command: Command, tmp_path: Path) -> None:
         (event("overloaded", source="n0", uplink_bps=float("nan")), "uplink_bps is nan; expected a number, 0 or more."),
         (event("overloaded", source="n0", uplink_bps=-1), "uplink_bps is -1; expected a number, 0 or more."),
         (event("overloaded", source="n0", uplink_bps=True), "uplink_bps is True; expected a number, 0 or more."),
+        (event("overloaded", source="n0", uplink_bps=10**400), "expected a number, 0 or more."),
         (event("survival", source="n0", survival=1.5), "survival is 1.5; expected a number, from 0 to 1."),
         (event("joined", source="n0", kept_copies="yes"), "kept_copies is 'yes'; expected true or false."),
         (event("draining", source="n0", leaves_at="soon"), "leaves_at: 'soon' is no instant"),
@@ -381,6 +382,24 @@ def test_events__a_file_that_cannot_be_read(
     if content is not None:
         (tmp_path / name).write_bytes(content)
     assert sentence in command.refused(hand, "--events", str(tmp_path / name))
+
+
+def test_events__the_newest_of_a_subject_counts(command: Command, tmp_path: Path) -> None:
+    """What a later event ended is over: a tired node that came back, a node whose network came back."""
+    hand = hand_home(tmp_path, [("a", "n0"), ("b", "n1")], networks=THREE, budget=0)
+    rows = [
+        event("overloaded", 1.0, source="n0", uplink_bps=0),
+        event("joined", 2.0, source="n0"),
+        event("failed", 1.0, source="n1"),
+        event("outage_ended", 2.0, network="net1"),
+        event("survival", 1.0, source="n2", survival=0.1),
+        event("survival", 2.0, source="n2", survival=0.25),
+    ]
+    told = command.value(hand, "--events", str(written(tmp_path / "e.jsonl", *rows)))
+    assert (told["rebalance"]["dropped"], sorted(held(hand))) == (0, [("a", "n0"), ("b", "n1")])
+    shares = {row["source"]: row["share"] for row in table(hand, "routes")}
+    assert shares == pytest.approx({"n0": 1.0, "n1": 1.0})
+    assert {row["source"]: row["survival"] for row in table(hand, "problem_sources")}["n2"] == 0.25
 
 
 def test_events__an_empty_file_is_no_event(command: Command, tmp_path: Path) -> None:
