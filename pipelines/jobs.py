@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.errors import InputError, PipelineError, TryLater
+from pipelines.staging import is_alive
 from pipelines.store import write_parquet
 
 MANIFEST = "manifest.json"
@@ -82,8 +83,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def point_at(link: Path, target: Path) -> None:
     """Makes `link` a symbolic link to `target`, in one step: readers see the old target or the new one."""
+    for left in link.parent.glob(f".{link.name}-*"):
+        if not is_alive(left.name.rpartition("-")[2]):
+            left.unlink(missing_ok=True)
     beside = link.with_name(f".{link.name}-{os.getpid()}")
-    beside.unlink(missing_ok=True)
     beside.symlink_to(target.name)
     beside.replace(link)
 

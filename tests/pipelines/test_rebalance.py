@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from placement.rebalance.memory import Away, Memory, Outage, ParkedCopy, RecentM
 from tests.pipelines.hand_plan import FOREVER_US, PLAN, PLANNED_US, UPLINK_BPS, HandHome, consent, hand_home
 from tests.placement.rebalance_worlds import GB
 
+ROOT = Path(__file__).parents[2]
 THREE = (0, 1, 2)
 """Three nodes, each in a network of its own."""
 
@@ -519,6 +522,44 @@ def test_kill__leaves_the_old_plan_and_a_rerun_completes(
     assert not list(hand.home.plans.glob(".*building*"))
     told = command.value(hand, "--events", events)
     assert (told["changed"], hand.current.name) == (True, told["id"])
+
+
+DIES = """
+import os, pathlib, signal, sys
+import pipelines.jobs, pipelines.staging
+from pipelines.cli import main
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def fourth(path, table, write=pipelines.jobs.write_parquet, written=[]):
+    written.append(path)
+    die() if len(written) == 4 else write(path, table)
+
+where = sys.argv.pop(1)
+if where == "table":
+    pipelines.jobs.write_parquet = fourth
+elif where == "folder":
+    pipelines.staging._replace = die
+else:
+    pathlib.Path.replace = die
+main()
+"""
+
+
+@pytest.mark.parametrize("where", ["table", "folder", "link"])
+def test_sigkill__leaves_the_old_plan_and_a_rerun_sweeps_up(command: Command, tmp_path: Path, where: str) -> None:
+    """After a few tables, before the folder takes its place, and before the link turns: no handler runs."""
+    hand = hand_home(tmp_path, [("a", "n0")])
+    events = str(written(tmp_path / "e.jsonl", event("failed", source="n0")))
+    words = ["rebalance", "-q", "--home", str(hand.home.root), "--config", str(hand.config), "--events", events]
+    before = folder_digest(hand.current)
+    done = subprocess.run([sys.executable, "-c", DIES, where, *words], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert (hand.current.name, folder_digest(hand.current)) == (PLAN, before)
+    told = command.value(hand, "--events", events)
+    assert (told["changed"], hand.current.name) == (True, told["id"])
+    assert sorted(p.name for p in hand.home.plans.iterdir()) == sorted([".lock", PLAN, "current", told["id"]])
 
 
 def test_lock__another_run_is_asked_to_try_later(command: Command, tmp_path: Path) -> None:
