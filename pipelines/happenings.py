@@ -33,6 +33,8 @@ from placement.rebalance.fleet import GONE, US_PER_SECOND
 
 STANDING = ("failed", "draining", "survival", "joined")
 BITS = 8
+Newest = dict[tuple[str, object], EventRow]
+"""The newest row of each subject."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,8 @@ def events_of_file(path: Path, known: Known, *, at_us: int | None, clock_us: int
         raise InputError.listing(f"the events {path}", mistakes)
     joining = {row.values["source"] for row in counting if row.kind == "joined"}
     newcomers = tuple(source for source in known.scene.source.tolist() if source in joining - set(known.code))
-    horizon_seconds = known.plan.horizon_hours * 3600
     useful = [row for row in counting if _is_useful(row, known, newcomers)]
-    events = tuple(_event(row, known, now_us, horizon_seconds) for row in useful)
+    events = tuple(_event(row, useful, known, now_us) for row in useful)
     return Happened(events, now_us, tuple(sorted(row.text for row in new)), len(rows) - len(new), newcomers)
 
 
@@ -188,14 +189,14 @@ def _back_in_time(now_us: int, since_us: int) -> str:
 
 def _newest(rows: Sequence[EventRow], known: Known, mistakes: list[str]) -> list[EventRow]:
     """The rows that count: of each subject the newest; two of one instant contradict each other."""
-    newest: dict[tuple[str, object], EventRow] = {}
+    newest: Newest = {}
     for row in sorted(rows, key=lambda row: row.at_us):
         subject = _subject(row)
         old = newest.get(subject)
         if old is not None and old.at_us == row.at_us and subject[0] != "content":
             mistakes.append(f"{row.what} contradicts {old.where}, of the same instant; give the one that holds.")
         newest[subject] = row
-    return [row for row in newest.values() if not _is_over(row, newest, known, mistakes)]
+    return [row for row in newest.values() if not _is_over(row, newest, known)]
 
 
 def _subject(row: EventRow) -> tuple[str, object]:
@@ -206,22 +207,22 @@ def _subject(row: EventRow) -> tuple[str, object]:
     return "standing" if row.kind in STANDING else "uplink", row.values["source"]
 
 
-def _is_over(row: EventRow, newest: dict[tuple[str, object], EventRow], known: Known, mistakes: list[str]) -> bool:
+def _is_over(row: EventRow, newest: Newest, known: Known) -> bool:
     """Whether a later event of another kind ends what this one says."""
-    if "source" not in row.values:
-        return False
     if row.kind == "overloaded":
         later = newest.get(("standing", row.values["source"]))
         return later is not None and later.kind in ("failed", "joined") and later.at_us >= row.at_us
-    network = _network_of(row.values["source"], known)
-    around = newest.get(("network", network))
-    if around is None:
-        return False
-    if row.kind == "joined" and around.kind == "outage" and around.at_us <= row.at_us:
-        mistakes.append(
-            f"{row.what} comes back from {around.where}, the outage of its network; give it in a later file."
-        )
-    return row.kind == "failed" and around.kind == "outage_ended" and around.at_us >= row.at_us
+    if row.kind == "failed":
+        around = newest.get(("network", _network_of(row.values["source"], known)))
+        return around is not None and around.kind == "outage_ended" and around.at_us >= row.at_us
+    return False
+
+
+def _back_since(outage: EventRow, rows: Sequence[EventRow], known: Known) -> tuple[str, ...]:
+    """Sources that came back one by one after their network had gone out."""
+    later = [row for row in rows if row.kind == "joined" and row.at_us >= outage.at_us]
+    mine = [row.values["source"] for row in later]
+    return tuple(sorted(s for s in mine if _network_of(s, known) == outage.values["network"]))
 
 
 def _network_of(source: str, known: Known) -> str:
@@ -240,14 +241,14 @@ def _is_useful(row: EventRow, known: Known, newcomers: Sequence[str]) -> bool:
     return values["source"] in known.code or values["source"] in newcomers
 
 
-def _event(row: EventRow, known: Known, now_us: int, horizon_seconds: float) -> Event:
+def _event(row: EventRow, rows: Sequence[EventRow], known: Known, now_us: int) -> Event:
     values = row.values
     if row.kind == "failed":
         return NodeFailed(values["source"])
     if row.kind == "draining":
         return NodeDraining(values["source"], max(0, values["leaves_at"] - now_us) / US_PER_SECOND)
     if row.kind == "overloaded":
-        return NodeOverloaded(values["source"], values["uplink_bps"] / BITS * horizon_seconds)
+        return NodeOverloaded(values["source"], values["uplink_bps"] / BITS * known.plan.horizon_hours * 3600)
     if row.kind == "survival":
         return SurvivalChanged(values["source"], values["survival"])
     if row.kind == "joined":
@@ -255,4 +256,6 @@ def _event(row: EventRow, known: Known, now_us: int, horizon_seconds: float) -> 
     if row.kind == "expired":
         return ContentExpired(values["content"], values.get("segment"))
     code = known.network[values["network"]]
-    return NetworkOutage(code) if row.kind == "outage" else OutageEnded(code)
+    if row.kind == "outage":
+        return NetworkOutage(code, _back_since(row, rows, known))
+    return OutageEnded(code)

@@ -16,6 +16,7 @@ from placement.rebalance.fleet import US_PER_SECOND, recent_returns
 from placement.rebalance.memory import Memory
 from placement.rebalance.settings import RebalanceSettings
 
+NAMED = 3
 SHOWN = 20
 """Reasons and waits that are spelled out; the rest are counted."""
 
@@ -46,10 +47,15 @@ def _outages(
 
 
 def _returns(memory: Memory, settings: RebalanceSettings) -> Iterator[str]:
+    """Sources that came back, those together that wait equally long."""
+    together: dict[int, list[str]] = {}
     for back in recent_returns(memory, settings):
         left = back.rebalance + settings.remembered_rebalances - memory.rebalances - 1
-        while_this = "the next rebalance pushes" if left == 1 else f"the next {left} rebalances push"
-        yield f"{back.source} came back lately: {while_this} nothing to it."
+        together.setdefault(left, []).append(back.source)
+    for left, sources in sorted(together.items()):
+        named = ", ".join(sources[:NAMED]) + (f" and {len(sources) - NAMED:,} more" if len(sources) > NAMED else "")
+        wait = "the next rebalance pushes" if left == 1 else f"the next {left} rebalances push"
+        yield f"{named} came back lately: {wait} nothing to {'it' if len(sources) == 1 else 'them'}."
 
 
 def summary(manifest: dict[str, Any], *, dry_run: bool) -> str:
@@ -68,8 +74,7 @@ def summary(manifest: dict[str, Any], *, dry_run: bool) -> str:
         *_few("", told["reasons"]),
         *_few("Waits: ", told["waits"]),
     ]
-    if told["at_us"] > told["window_ends_us"]:
-        lines.append(f"The plan's window is over since {told['window_ends']}: forecast and place anew.")
+    lines += _over(told)
     if manifest["status"] == "infeasible":
         lines.append(f"Infeasible: {manifest['reason']}")
     return "\n".join([*lines, *(f"Fallback: {reason}" for reason in manifest["reasons"])])
@@ -83,11 +88,16 @@ def nothing(plan: str, told: dict[str, Any]) -> str:
         f"{known} has happened to plan {plan}: nothing to do.",
         f"Moved in the last 24 hours: {format_bytes(told['moved_bytes_24_hours'])}.",
     ]
-    return "\n".join([*lines, *_few("Waits: ", told["waits"])])
+    return "\n".join([*lines, *_few("Waits: ", told["waits"]), *_over(told)])
 
 
 def _events(number: int) -> str:
     return "1 event" if number == 1 else f"{number:,} events"
+
+
+def _over(told: dict[str, Any]) -> Iterator[str]:
+    if told["at_us"] > told["window_ends_us"]:
+        yield f"The plan's window is over since {told['window_ends']}: forecast and place anew."
 
 
 def _budget(manifest: dict[str, Any]) -> str:

@@ -104,7 +104,8 @@ class Fleet:
         self._fail_all([self.code[event.source] for event in events if isinstance(event, NodeFailed)], now_us)
         for event in events:
             if isinstance(event, NetworkOutage):
-                self._take_out(np.flatnonzero((self.network == event.network) & self.eligible), now_us)
+                stays = np.array([source in event.back for source in self.ids], dtype=np.bool_)
+                self._take_out(np.flatnonzero((self.network == event.network) & self.eligible & ~stays), now_us)
         self._lose_patience(now_us)
 
     def having(self, *standings: str) -> Bool:
