@@ -11,11 +11,12 @@ import pytest
 from models.events import DAY_US, HOUR_US
 from pipelines.arena import Arena
 from pipelines.backtest import OptimisingPlanner, Planned, PlanNote, PopularityPlanner, Stretch, roll
-from pipelines.config import ReplayRun
+from pipelines.config import ReplayRun, Row
 from pipelines.movement import Movement
 from pipelines.outlook import ClairvoyantOutlook
 from pipelines.planning import Copies
-from pipelines.rows import PopularityOutlook, YesterdayOutlook
+from pipelines.replay import Backtest, comparison, comparison_text
+from pipelines.rows import PopularityOutlook, YesterdayOutlook, play_row
 from pipelines.typed import build
 from placement.replay import ReplaySettings
 from placement.routing import RoutingSettings
@@ -108,6 +109,22 @@ def test_roll__counts_what_comes_back_soon_after_it_was_dropped(arena: Arena) ->
     assert movement.bytes_by_day == (("2026-03-06", 2 * planner.size),)
     assert movement.bytes_per_day == 4 * planner.size  # in twelve hours
     assert movement.flapping_share == 0.5
+
+
+def test_comparison__every_row_says_what_it_moves_a_day(arena: Arena, run: ReplayRun) -> None:
+    """By its plans or by its fetches: the days add up to what was moved, and twelve hours count half a day."""
+    none: Any = None
+    rows: tuple[Row, ...] = ("cdn-alone", "lru-paid", "top-k")
+    played = [play_row(row, arena, run, demand=none, churn=none, watch=lambda *_: None) for row in rows]
+    done = Backtest(run, arena, played, demand=none, churn=none, digest="", seconds={})
+    alone, cache, rule = comparison(done)
+    assert (alone["moved_bytes_per_day"], alone["flapping_share"]) == (0, None)
+    assert (cache["moved_bytes_by_day"], cache["flapping_share"]) == ({"2026-03-06": cache["pushed_bytes"]}, None)
+    ordered = sum(note.bytes_moved for note in played[2].plans)
+    assert rule["moved_bytes_by_day"] == {"2026-03-06": ordered}
+    assert rule["moved_bytes_per_day"] == 2 * ordered > 0
+    assert 0 <= rule["flapping_share"] <= 1
+    assert "moved a day" in comparison_text([alone, cache, rule])
 
 
 def test_optimising_planner__the_truth_saves_more_than_it_moves(arena: Arena, run: ReplayRun) -> None:
