@@ -29,9 +29,10 @@ from pipelines.newcomers import under_consent, with_newcomers
 from pipelines.place import current_plan, log_plan, publish, ranked_sources
 from pipelines.plan_problem import AnsweredPlan, Listed, problem_facts, problem_tables, read_answered
 from pipelines.plan_state import Moved, PlanState
-from pipelines.provenance import code_commit, settings_digest
+from pipelines.provenance import code_commit, folder_digest, settings_digest
 from pipelines.rebalance_words import nothing, summary, waits
 from pipelines.scene import Scene, read_scene
+from pipelines.store import has_table, table_path
 from pipelines.typed import plain
 from placement.directory import SourceDirectory
 from placement.errors import PlanError
@@ -39,6 +40,9 @@ from placement.plan import diff
 from placement.prices import search_prices
 from placement.rebalance.fleet import GONE
 from placement.rebalance.rebalance import Rebalanced, rebalance
+
+READ = ("contents", "locations", "nodes", "pops", "rtt")
+"""Tables that a rebalance reads: requests may come in between without another answer."""
 
 
 @dataclass(frozen=True)
@@ -83,19 +87,19 @@ def _rebalance(
     scene = read_scene(inputs.path)
     happened = _happened(asked, Known(answered, scene), inputs)
     console.note(f"events since {iso(answered.state.since_us)}: {len(happened.events):,}")
-    known = with_newcomers(answered, scene, happened.newcomers, settings.planning, now_us=happened.now_us)
-    known = under_consent(known, scene, now_us=happened.now_us)
-    done = _answer(settings, known, happened, prove=asked.prove)
-    if done.plan is known.plan and not happened.events:
+    start = with_newcomers(answered, scene, happened.newcomers, settings.planning, now_us=happened.now_us)
+    start = under_consent(start, scene, now_us=happened.now_us)
+    done = _answer(settings, start, happened, prove=asked.prove)
+    if done.plan is start.plan and not happened.events:
         value = {**answered.manifest, "changed": False}
-        value["rebalance"] = _told(settings, known, happened, known.state)
+        value["rebalance"] = _told(settings, start, happened, start.state)
         return value, nothing(value["id"], value["rebalance"])
     state = _state(answered.state, done, happened)
-    tables = _tables(known, done, _listed(asked, known, scene), settings)
-    manifest = _manifest(settings, known, done, tables, asked)
+    tables = _tables(start, done, _listed(asked, start, scene), settings)
+    manifest = _manifest(settings, start, done, tables, asked)
     manifest["id"] = _name(settings, answered, happened, inputs, asked)
-    manifest["rebalance"] = _told(settings, replace(known, problem=done.problem, plan=done.plan), happened, state)
-    manifest["rebalance"] |= _outcome(known, done)
+    manifest["rebalance"] = _told(settings, replace(start, problem=done.problem, plan=done.plan), happened, state)
+    manifest["rebalance"] |= _outcome(start, done)
     if not asked.dry_run:
         publish(home, manifest["id"], tables, manifest, state)
         log_plan(home, manifest, time.perf_counter() - started, console)
@@ -110,18 +114,18 @@ def _happened(asked: Asked, known: Known, inputs: Inputs) -> Happened:
     return changes_of_tables(known, now_us=now_us, horizon_seconds=known.plan.horizon_hours * 3600)
 
 
-def _answer(settings: PlacementRun, known: AnsweredPlan, happened: Happened, *, prove: bool) -> Rebalanced:
+def _answer(settings: PlacementRun, start: AnsweredPlan, happened: Happened, *, prove: bool) -> Rebalanced:
     try:
         return rebalance(
-            known.problem,
-            known.plan,
+            start.problem,
+            start.plan,
             happened.events,
             settings=settings.rebalance,
-            memory=known.state.memory,
-            prices=search_prices(known.problem).bound.prices if prove else None,
+            memory=start.state.memory,
+            prices=search_prices(start.problem).bound.prices if prove else None,
             now_us=happened.now_us,
-            horizon_seconds=known.horizon_hours * 3600,
-            network_names=dict(enumerate(known.networks.tolist())),
+            horizon_seconds=start.horizon_hours * 3600,
+            network_names=dict(enumerate(start.networks.tolist())),
         )
     except PlanError as error:
         raise RuntimeError(f"The judge refused the plan: {error.problems[0]}") from error  # our own bug: exit 70
@@ -134,7 +138,7 @@ def _name(settings: PlacementRun, answered: AnsweredPlan, happened: Happened, in
         events=[repr(event) for event in happened.events],
         rows=happened.rows,
         config=settings_digest(settings),
-        data=inputs.digest,
+        data=[folder_digest(table_path(inputs.path, name)) for name in READ if has_table(inputs.path, name)],
         prove=asked.prove,
     )
 
@@ -147,12 +151,12 @@ def _state(before: PlanState, done: Rebalanced, happened: Happened) -> PlanState
     return PlanState(happened.now_us, done.memory, taken, moved)
 
 
-def _listed(asked: Asked, known: AnsweredPlan, scene: Scene) -> Listed:
+def _listed(asked: Asked, start: AnsweredPlan, scene: Scene) -> Listed:
     """What the tables say now, where they were compared; what they said then of sources that they no longer name."""
     if asked.events is not None:
-        return known.listed
-    row = scene.source_codes(known.problem.sources.source)
-    named, before = row >= 0, known.listed
+        return start.listed
+    row = scene.source_codes(start.problem.sources.source)
+    named, before = row >= 0, start.listed
     return Listed(
         named,
         np.where(named, scene.uplink_bps[row], before.uplink_bps),
@@ -160,10 +164,10 @@ def _listed(asked: Asked, known: AnsweredPlan, scene: Scene) -> Listed:
     )
 
 
-def _tables(known: AnsweredPlan, done: Rebalanced, listed: Listed, settings: PlacementRun) -> dict[str, pa.Table]:
+def _tables(start: AnsweredPlan, done: Rebalanced, listed: Listed, settings: PlacementRun) -> dict[str, pa.Table]:
     problem = done.problem
     placements, routes = done.plan.to_arrow(problem)
-    sources, paths = _sources(known, done), known.tables["paths"]
+    sources, paths = _sources(start, done), start.tables["paths"]
     demand, segments = problem.demand, problem.segments
     ranked = ranked_sources(
         SourceDirectory(placements, sources, paths),
@@ -185,9 +189,9 @@ def _tables(known: AnsweredPlan, done: Rebalanced, listed: Listed, settings: Pla
     }
 
 
-def _sources(known: AnsweredPlan, done: Rebalanced) -> pa.Table:
+def _sources(start: AnsweredPlan, done: Rebalanced) -> pa.Table:
     """The sources as the router should see them: who is gone is not up, and each cause is the reason."""
-    table, sources, happened = known.tables["sources"], done.problem.sources, done.cause != ""
+    table, sources, happened = start.tables["sources"], done.problem.sources, done.cause != ""
     gone = {away.source for away in done.memory.away if away.standing in GONE}
     is_gone = np.array([source in gone for source in sources.source.tolist()], dtype=np.bool_)
     up = np.asarray(table["up"].to_numpy(), dtype=np.bool_)
@@ -205,13 +209,13 @@ def _sources(known: AnsweredPlan, done: Rebalanced) -> pa.Table:
 
 
 def _manifest(
-    settings: PlacementRun, known: AnsweredPlan, done: Rebalanced, tables: dict[str, pa.Table], asked: Asked
+    settings: PlacementRun, start: AnsweredPlan, done: Rebalanced, tables: dict[str, pa.Table], asked: Asked
 ) -> dict[str, Any]:
     """That of the plan before, with what is new: window, forecast and versions stay."""
     plan = done.plan
-    change = diff(*(table.drop_columns(["moved"]) for table in (known.tables["placements"], tables["placements"])))
+    change = diff(*(table.drop_columns(["moved"]) for table in (start.tables["placements"], tables["placements"])))
     return {
-        **{key: value for key, value in known.manifest.items() if key != "checksums"},
+        **{key: value for key, value in start.manifest.items() if key != "checksums"},
         "code_commit": code_commit(),
         "routing": plain(settings.routing),
         "status": plan.status,
@@ -228,15 +232,15 @@ def _manifest(
         "dropped_bytes": change.dropped_bytes,
         "kept_bytes": change.kept_bytes,
         "availability": None,
-        "problem": problem_facts(done.problem, known.networks),
+        "problem": problem_facts(done.problem, start.networks),
     }
 
 
-def _told(settings: PlacementRun, known: AnsweredPlan, happened: Happened, state: PlanState) -> dict[str, Any]:
+def _told(settings: PlacementRun, start: AnsweredPlan, happened: Happened, state: PlanState) -> dict[str, Any]:
     """What is known of the rebalance itself, whether or not it changed anything."""
-    ends_us = int(known.manifest["at_us"]) + round(known.horizon_hours * HOUR_US)
+    ends_us = int(start.manifest["at_us"]) + round(start.horizon_hours * HOUR_US)
     return {
-        "of": known.manifest["id"],
+        "of": start.manifest["id"],
         "at_us": happened.now_us,
         "at": iso(happened.now_us),
         "window_ends_us": ends_us,
@@ -244,18 +248,18 @@ def _told(settings: PlacementRun, known: AnsweredPlan, happened: Happened, state
         "events": len(happened.events),
         "events_before": happened.before,
         "moved_bytes_24_hours": sum(moved.bytes for moved in state.moved_since(happened.now_us)),
-        "waits": waits(known.problem, known.plan, state.memory, known.networks, settings.rebalance),
+        "waits": waits(start.problem, start.plan, state.memory, start.networks, settings.rebalance),
     }
 
 
-def _outcome(known: AnsweredPlan, done: Rebalanced) -> dict[str, Any]:
+def _outcome(start: AnsweredPlan, done: Rebalanced) -> dict[str, Any]:
     delta = done.delta
     return {
         "pushed": len(delta.pushed),
         "dropped": len(delta.dropped),
         "rerouted": len(delta.rerouted),
         "pushed_bytes": delta.bytes_moved,
-        "cost_before_millidollars": known.plan.objective,
+        "cost_before_millidollars": start.plan.objective,
         "route_around_millidollars": done.route_around_cost,
         "reasons": list(delta.reasons),
     }
