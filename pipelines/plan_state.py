@@ -13,6 +13,7 @@ from typing import Any
 
 from models.events import DAY_US
 from pipelines.errors import ConfigError, InputError
+from pipelines.jobs import instant_us
 from pipelines.typed import build
 from placement.rebalance.memory import Memory
 
@@ -34,7 +35,8 @@ class PlanState:
     Attributes:
         since_us: instant from which events are new.
         memory: what one rebalance tells the next.
-        taken: events since the placement that a rebalance has answered, as they were written, sorted.
+        taken: events that a rebalance has answered, in canonical form, sorted: those since the placement and of the day
+            before it.
         moved: what plans moved over the last 24 hours, oldest first.
     """
 
@@ -48,10 +50,13 @@ class PlanState:
         return tuple(moved for moved in self.moved if moved.at_us > at_us - DAY_US)
 
     def after_placement(self, *, at_us: int, bytes_moved: int) -> PlanState:
-        """The state beside a new placement: outages and absences are in its forecast, its events are still to come."""
-        return PlanState(
-            at_us, self.memory.for_new_problem(), moved=(*self.moved_since(at_us), Moved(at_us, bytes_moved))
-        )
+        """The state beside a new placement: outages and absences are in its forecast, its events are still to come.
+
+        What was answered within the day before stays known, so that a file of events may be of a day.
+        """
+        taken = tuple(text for text in self.taken if instant_us(json.loads(text)["at"]) > at_us - DAY_US)
+        moved = (*self.moved_since(at_us), Moved(at_us, bytes_moved))
+        return PlanState(at_us, self.memory.for_new_problem(), taken, moved)
 
     def to_json(self) -> str:
         """As text; an uplink without limit is null."""

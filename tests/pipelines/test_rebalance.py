@@ -605,8 +605,9 @@ def test_state__a_placement_forgets_outages_and_keeps_moves() -> None:
         outages=(Outage(0, old),),
         recent=(RecentMove("a", 0, "n1", True, 3),),
     )
-    state = PlanState(old, memory, ("{}",), (Moved(old, 5), Moved(PLANNED_US - HOUR_US, 7)))
+    taken = tuple(json.dumps(event("failed", hours, source="n0")) for hours in (-25.0, -1.0))
+    state = PlanState(old, memory, taken, (Moved(old, 5), Moved(PLANNED_US - HOUR_US, 7)))
     after = state.after_placement(at_us=PLANNED_US, bytes_moved=9)
-    assert (after.since_us, after.taken) == (PLANNED_US, ())
+    assert (after.since_us, after.taken) == (PLANNED_US, taken[1:])
     assert (after.memory.away, after.memory.outages, after.memory.recent) == ((), (), memory.recent)
     assert after.moved == (Moved(PLANNED_US - HOUR_US, 7), Moved(PLANNED_US, 9))
