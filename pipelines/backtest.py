@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from models.events import HOUR_US
+from pipelines.movement import Flapping
 from pipelines.outlook import Expectation, Outlook
 from pipelines.planning import Copies, PlannedInstance, PlanningSettings, instance
 from pipelines.scene import Scene
@@ -37,7 +38,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class PlanNote:
-    """What a plan was, for the report."""
+    """What a plan was, for the report; `flapping_bytes` of those moved had been dropped within the 24 hours before."""
 
     at_us: int
     status: str
@@ -48,6 +49,7 @@ class PlanNote:
     gap: float | None = None
     binding: tuple[str, ...] = ()
     seconds: float = 0.0
+    flapping_bytes: int = 0
 
 
 class Planner(Protocol):
@@ -176,14 +178,15 @@ def roll(
 ) -> tuple[ReplayTally, list[PlanNote]]:
     """Plans and plays the whole stretch; returns what was counted and a note of every plan."""
     replay = Replay(world, settings=replay_settings, routing=routing, seed=seed)
-    held = Copies.none()
+    held, flapping = Copies.none(), Flapping(world.segment_bytes, world.n_sources)
     notes: list[PlanNote] = []
     total = len(stretch.instants())
     for at_us, requests in stretch.parts():
         planned = planner.plan(at_us, held)
         replay.adopt(planned.holdings)
         replay.serve(requests)
+        back = flapping.bytes_back(at_us, held, planned.copies)
         held = planned.copies
-        notes.append(planned.note)
+        notes.append(replace(planned.note, flapping_bytes=back))
         watch(len(notes), total)
     return replay.finish(stretch.end_us - 1), notes  # the window is half-open: its end opens no further hour

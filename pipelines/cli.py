@@ -252,6 +252,33 @@ def place(
 
 
 @app.command()
+def rebalance(
+    config: ConfigOption,
+    events: Annotated[
+        Path | None,
+        typer.Option(help="JSON lines or Parquet; default: what the tables say otherwise than when the plan was made."),
+    ] = None,
+    at: Annotated[
+        str, typer.Option(help="Now (ISO 8601 with zone); default: the newest event, or the end of the data.")
+    ] = "",
+    prove: Annotated[bool, typer.Option("--prove", help="Search for a lower bound of the cost, too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, publish nothing.")] = False,
+    overrides: SetOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Bring the plan in force up to what has happened since: route around, move little, publish."""
+    settings = _load("placement", config, overrides)
+    from pipelines.rebalance import Asked, rebalance_step
+
+    console = Console(as_json, quiet)
+    value, text = rebalance_step(settings, _home(home), console, Asked(events, at, prove, dry_run))
+    console.result(value, text)
+    raise typer.Exit(EXIT_INFEASIBLE if value.get("status") == "infeasible" else 0)
+
+
+@app.command()
 def route(
     content: Annotated[str, typer.Argument(help="Content id.")],
     location: Annotated[str, typer.Argument(help="Where the request comes from.")],

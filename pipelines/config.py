@@ -5,7 +5,7 @@
 | world | configs/world | world |
 | ingest | configs/ingest | ingest |
 | demand, next-content, churn | configs/demand, configs/next_content, configs/churn | train, evaluate, review; update |
-| placement | configs/placement | forecast, place, route |
+| placement | configs/placement | forecast, place, rebalance, route |
 | replay | configs/replay | replay |
 | demo | configs/demo | demo |
 """
@@ -33,6 +33,7 @@ from pipelines.planning import PlanningSettings
 from pipelines.synthetic import SyntheticSettings
 from pipelines.typed import build, json_schema, override
 from pipelines.yaml_file import read
+from placement.rebalance.settings import RebalanceSettings
 from placement.replay import ReplaySettings
 from placement.routing import RoutingSettings
 
@@ -257,7 +258,7 @@ class ChurnRun:
 
 @dataclass(frozen=True)
 class PlacementRun:
-    """Forecast, place and route for one window."""
+    """Forecast, place, rebalance and route for one window."""
 
     tables: str
     """Name of a tables folder under the home folder."""
@@ -275,6 +276,8 @@ class PlacementRun:
     """When the demand model's own prior answers in its place."""
     recalibration: RecalibrationSettings = field(default_factory=RecalibrationSettings)
     """How the churn model is put right on what has happened since it was trained."""
+    rebalance: RebalanceSettings = field(default_factory=RebalanceSettings)
+    """How patient, thrifty and steady `premirror rebalance` is between two placements."""
 
 
 Row = Literal["cdn-alone", "lru-paid", "lru-second-hit", "lru-free", "yesterday", "top-k", "ours", "clairvoyant"]

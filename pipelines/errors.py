@@ -30,6 +30,12 @@ class ConfigError(PipelineError):
 class InputError(PipelineError):
     """Data cannot be read, or too much of them is broken."""
 
+    @classmethod
+    def listing(cls, subject: str, mistakes: list[str]) -> InputError:
+        """One error for many mistakes, a sentence each."""
+        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        return cls(f"{count} in {subject}:\n" + "\n".join(f"  - {mistake}" for mistake in mistakes))
+
 
 class OutputError(PipelineError):
     """A result cannot be written where it should go."""

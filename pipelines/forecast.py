@@ -70,7 +70,7 @@ class Forecasts:
 def forecast_step(settings: PlacementRun, home: Home, console: Console, *, at: str) -> tuple[dict[str, Any], str]:
     """Forecasts the window that starts at `at` (default: the first whole hour after the last request)."""
     inputs = Inputs.find(DataSource(tables=settings.tables), home)
-    at_us = instant_us(at) if at else -(-(_newest_us(inputs) + 1) // HOUR_US) * HOUR_US
+    at_us = instant_us(at) if at else -(-(newest_us(inputs) + 1) // HOUR_US) * HOUR_US
     try:
         log = inputs.requests(at_us)
     except InputError:
@@ -79,7 +79,8 @@ def forecast_step(settings: PlacementRun, home: Home, console: Console, *, at: s
         return _forecast(settings, home, console, inputs, log, at_us)
 
 
-def _newest_us(inputs: Inputs) -> int:
+def newest_us(inputs: Inputs) -> int:
+    """The newest request of all, in microseconds since 1970 UTC."""
     newest = instants(read_requests(inputs.path, columns=["ts"])["ts"])
     if not len(newest):
         raise InputError(f"{inputs.path}: there is no request at all. Run `ingest` on logs that hold some.")

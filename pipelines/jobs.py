@@ -7,7 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.errors import InputError, PipelineError, TryLater
+from pipelines.staging import is_alive
 from pipelines.store import write_parquet
 
 MANIFEST = "manifest.json"
@@ -44,16 +45,23 @@ def job_id(at_us: int, **inputs: Any) -> str:
     return f"{stamp}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def write_result(staging: Path, tables: dict[str, pa.Table], manifest: dict[str, Any]) -> None:
-    """Tables and a manifest with the checksum of each file."""
+def write_result(
+    staging: Path, tables: dict[str, pa.Table], manifest: dict[str, Any], texts: Mapping[str, str] | None = None
+) -> None:
+    """Tables, texts by file name, and a manifest with the checksum of each file."""
     for name, table in tables.items():
         write_parquet(staging / f"{name}.parquet", table)
-    checksums = {}
-    for path in sorted(staging.glob("*.parquet")):
-        with path.open("rb") as stream:
-            checksums[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    for name, text in (texts or {}).items():
+        (staging / name).write_text(text, encoding="utf-8")
+    checksums = {path.name: file_digest(path) for path in sorted(staging.iterdir())}
     text = json.dumps({**manifest, "checksums": checksums}, indent=1, sort_keys=True, default=str)
     (staging / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -75,8 +83,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def point_at(link: Path, target: Path) -> None:
     """Makes `link` a symbolic link to `target`, in one step: readers see the old target or the new one."""
+    for left in link.parent.glob(f".{link.name}-*"):
+        if not is_alive(left.name.rpartition("-")[2]):
+            left.unlink(missing_ok=True)
     beside = link.with_name(f".{link.name}-{os.getpid()}")
-    beside.unlink(missing_ok=True)
     beside.symlink_to(target.name)
     beside.replace(link)
 

@@ -1,7 +1,8 @@
 """The placement job: forecast in, checked plan out, `plans/current` moved in one step.
 
-`plans/<id>/` holds placements, routes (shares), ranked (the scored route table), sources, paths and a manifest. The id is
-a hash of the forecast, the plan in force, the tables and the configuration: a second run finds its work done. `current`
+`plans/<id>/` holds placements, routes (shares), ranked (the scored route table), sources, paths, the problem that the
+plan answers (`pipelines/plan_problem.py`), what the next plan must know (`pipelines/plan_state.py`) and a manifest. The id
+is a hash of the forecast, the plan in force, the tables and the configuration: a second run finds its work done. `current`
 never moves to an older window; a kill at any instant leaves the old plan or the new one.
 """
 
@@ -25,6 +26,8 @@ from pipelines.forecast import Forecasts, forecasts_at, latest_forecasts
 from pipelines.home import Home
 from pipelines.inputs import Inputs
 from pipelines.jobs import instant_us, iso, job_id, only_one, point_at, read_manifest, write_result
+from pipelines.plan_problem import Listed, problem_facts, problem_tables
+from pipelines.plan_state import STATE, PlanState, read_state
 from pipelines.planning import (
     Copies,
     NodeOutlook,
@@ -37,7 +40,7 @@ from pipelines.planning import (
 )
 from pipelines.provenance import code_commit, settings_digest
 from pipelines.requests import RequestRows, WatchThrough
-from pipelines.scene import Scene, read_scene
+from pipelines.scene import Int32, Objects, Scene, read_scene
 from pipelines.staging import staged_folder
 from pipelines.store import read_parquet
 from pipelines.typed import plain
@@ -110,7 +113,7 @@ def _place(
     report = check(planned.problem, plan)
     if report.violations:
         raise RuntimeError(f"The judge refused the plan: {report.violations[0]}")  # our own bug: exit 70
-    tables = _tables(planned, plan, scene, settings)
+    tables = _tables(planned, plan, scene, settings) | problem_tables(planned.problem, Listed.of(scene))
     difference = diff(_held_table(current), tables["placements"].drop_columns(["moved"]))
     name = job_id(forecasts.at_us, current=current.manifest["id"] if current else "", **facts)
     manifest = {
@@ -138,15 +141,32 @@ def _place(
         "dropped_bytes": difference.dropped_bytes,
         "kept_bytes": difference.kept_bytes,
         "availability": _availability(planned, plan, forecasts),
+        "problem": problem_facts(planned.problem, scene.networks),
         **facts,
     }
     if not dry_run:
-        with staged_folder(home.plans / name) as staging:
-            write_result(staging, tables, manifest)
-        point_at(home.plans / CURRENT, home.plans / name)
-        _log(home, manifest, time.perf_counter() - started, console)
+        before = PlanState(forecasts.at_us) if current is None else _state_of(current, console)
+        state = before.after_placement(at_us=forecasts.at_us, bytes_moved=plan.bytes_moved)
+        publish(home, name, tables, manifest, state)
+        log_plan(home, manifest, time.perf_counter() - started, console)
     _refuse_fallback(manifest, settings)
     return {**manifest, "changed": not dry_run}, _text(manifest, tables["placements"], dry_run=dry_run)
+
+
+def publish(home: Home, name: str, tables: dict[str, pa.Table], manifest: dict[str, Any], state: PlanState) -> None:
+    """Writes a plan's folder whole, then puts it in force in one step."""
+    with staged_folder(home.plans / name) as staging:
+        write_result(staging, tables, manifest, {STATE: state.to_json()})
+    point_at(home.plans / CURRENT, home.plans / name)
+
+
+def _state_of(current: CurrentPlan, console: Console) -> PlanState:
+    """The state beside the plan in force; a new placement can do without it, and mends it."""
+    try:
+        return read_state(current.folder)
+    except InputError as error:
+        console.note(f"nothing is remembered of earlier moves: {error}")
+        return PlanState(current.manifest["at_us"])
 
 
 def _availability(planned: PlannedInstance, plan: Plan, forecasts: Forecasts) -> dict[str, Any] | None:
@@ -228,16 +248,21 @@ def _tables(planned: PlannedInstance, plan: Plan, scene: Scene, settings: Placem
         "distance_km": scene.distance_km[place, source],
     }
     paths = pa.table(reachable, schema=PATHS_SCHEMA)
-    ranked = _ranked(SourceDirectory(placements, sources, paths), planned, scene, settings.routing)
+    code, catalogue = planned.demand.segment, scene.catalogue
+    ranked = ranked_sources(
+        SourceDirectory(placements, sources, paths),
+        catalogue.contents[catalogue.content_of_segment[code]],
+        catalogue.number_of_segment[code],
+        scene.locations[planned.demand.location],
+        settings.routing,
+    )
     return {"placements": placements, "routes": routes, "sources": sources, "paths": paths, "ranked": ranked}
 
 
-def _ranked(directory: SourceDirectory, planned: PlannedInstance, scene: Scene, routing: RoutingSettings) -> pa.Table:
+def ranked_sources(
+    directory: SourceDirectory, content: Objects, number: Int32, location: Objects, routing: RoutingSettings
+) -> pa.Table:
     """The best sources of every (segment, location) pair with demand, by the routing score with idle uplinks."""
-    code, place = planned.demand.segment, planned.demand.location
-    catalogue = scene.catalogue
-    content = catalogue.contents[catalogue.content_of_segment[code]]
-    number, location = catalogue.number_of_segment[code], scene.locations[place]
     batch = directory.candidates(content.tolist(), number.tolist(), location.tolist())
     best, scores = top_k(batch, score(batch, routing), RANKED_SOURCES)
     row, rank = np.nonzero(best.numpy() >= 0)
@@ -253,8 +278,8 @@ def _ranked(directory: SourceDirectory, planned: PlannedInstance, scene: Scene, 
     return pa.table({name: pa.array(values, types.get(name)) for name, values in columns.items()})
 
 
-def _log(home: Home, manifest: dict[str, Any], seconds: float, console: Console) -> None:
-    """Links the plan to the model versions in MLflow; the registry being away never stops a placement."""
+def log_plan(home: Home, manifest: dict[str, Any], seconds: float, console: Console) -> None:
+    """Links the plan to the model versions in MLflow; the registry being away never stops a plan."""
     numbers = ("copies", "bytes_to_move", "gap", "objective_millidollars")
     try:
         Registry(home.tracking_uri, home.artefact_root).log_run(
@@ -263,7 +288,8 @@ def _log(home: Home, manifest: dict[str, Any], seconds: float, console: Console)
                 name=manifest["id"],
                 parameters={name: manifest[name] for name in ("at", "forecast", "status", "quality", "config", "data")}
                 | {f"version.{name}": version for name, version in manifest["versions"].items()},
-                metrics={name: float(manifest[name]) for name in numbers} | {"seconds": seconds},
+                metrics={name: float(manifest[name]) for name in numbers if manifest[name] is not None}
+                | {"seconds": seconds},
             )
         )
     except RegistryError as error:

@@ -27,7 +27,7 @@ YAML is read by the rules of version 1.2: `1e-3` is a number, `no` is text, `12:
 | world | `configs/world` | `world` |
 | ingest | `configs/ingest` | `ingest` |
 | demand, next-content, churn | `configs/demand`, `configs/next_content`, `configs/churn` | `train`, `evaluate`, `review` |
-| placement | `configs/placement` | `forecast`, `place`, `route` |
+| placement | `configs/placement` | `forecast`, `place`, `rebalance`, `route` |
 | replay | `configs/replay` | `replay` |
 | demo | `configs/demo` | `demo` |
 

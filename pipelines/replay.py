@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from models.calibration import block_bootstrap_interval
 from models.errors import RegistryError
 from models.events import Float64
-from models.quantities import Estimate, format_bytes
+from models.quantities import Estimate, format_bytes, format_share
 from models.registry import DatasetInput, Registry, RunEntry
 from models.snapshot import load_counters, load_sessions
 from pipelines.arena import Arena
@@ -29,6 +29,7 @@ from pipelines.errors import InputError, PipelineError
 from pipelines.home import Home
 from pipelines.inputs import Inputs
 from pipelines.jobs import iso, job_id
+from pipelines.movement import Movement
 from pipelines.provenance import code_commit, settings_digest
 from pipelines.report import render
 from pipelines.report_data import ReportData
@@ -68,6 +69,13 @@ class Backtest:
         if best is None or best.tally.net_avoided_bytes <= 0:
             return None
         return share_estimate(net_by_hour(result.tally), net_by_hour(best.tally), seed=self.run.seed)
+
+    def movement(self, result: Result) -> Movement:
+        """What a row moved by day: by its plans, or where it makes none, by what it pushed."""
+        window = {"start_us": self.arena.stretch.start_us, "end_us": self.arena.stretch.end_us}
+        if result.plans:
+            return Movement.of_plans(result.plans, **window)
+        return Movement.of_tally(result.tally, **window)
 
     def fallbacks(self) -> list[str]:
         """What stood in for a champion, and for how many plans."""
@@ -195,7 +203,7 @@ def comparison(done: Backtest) -> list[dict[str, Any]]:
     """One row a method: what was kept off tier 1, what it cost, how fast it was."""
     rows = []
     for result in done.results:
-        net, captured = done.net_share(result), done.captured_share(result)
+        net, captured, movement = done.net_share(result), done.captured_share(result), done.movement(result)
         rows.append(
             {
                 "row": result.row,
@@ -206,6 +214,9 @@ def comparison(done: Backtest) -> list[dict[str, Any]]:
                 "captured_share": captured.value if captured else None,
                 "captured_share_low": captured.low if captured else None,
                 "captured_share_high": captured.high if captured else None,
+                "moved_bytes_per_day": movement.bytes_per_day,
+                "moved_bytes_by_day": dict(movement.bytes_by_day),
+                "flapping_share": movement.flapping_share,
                 "money": result.tally.egress_money + result.tally.reward_money,
             }
         )
@@ -229,6 +240,8 @@ def comparison_text(rows: list[dict[str, Any]]) -> str:
                 "gross": f"{mesh / max(row['requested_bytes'], 1):.1%}",
                 "pushed": format_bytes(row["pushed_bytes"]),
                 "wasted": format_bytes(row["wasted_bytes"]),
+                "moved a day": format_bytes(row["moved_bytes_per_day"]),
+                "flapping": format_share(row["flapping_share"]),
                 "money $": f"{row['money']:,.2f}",
                 "p50 ms": f"{row['latency_p50_ms']:.1f}",
                 "p95 ms": f"{row['latency_p95_ms']:.1f}",

@@ -122,6 +122,7 @@ def _method(done: Backtest, result: Result, ours: Result) -> MethodRow:
         failed_share=float(tally.failed.sum()) / requests,
         resumed_share=float(tally.resumed.sum()) / requests,
         role=role,
+        movement=done.movement(result),
     )
 
 

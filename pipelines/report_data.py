@@ -18,6 +18,7 @@ from models.churn.track import ChurnTrack
 from models.maps import MapPop
 from models.quantities import Estimate
 from models.time_charts import BandSeries, StackedSeries
+from pipelines.movement import Movement
 from pipelines.saved_arrays import as_json, from_json
 
 Role = Literal["ours", "reference", "baseline", "bound"]
@@ -48,6 +49,7 @@ class MethodRow:
         wasted_bytes: pushed and never served.
         cost: delivery cost of the whole replay, in `ReportData.currency`.
         failed_share: of the requests; resumed_share: transfers that tier 1 finished.
+        movement: what its plans moved, by day.
     """
 
     name: str
@@ -62,6 +64,7 @@ class MethodRow:
     failed_share: float
     resumed_share: float
     role: Role = "baseline"
+    movement: Movement | None = None
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from pipelines.report_tables import (
     cause_table,
     change_table,
     model_table,
+    movement_table,
     outcome_table,
     place_table,
     saved,
@@ -57,7 +58,8 @@ def _comparison(data: ReportData, title: str) -> Section | None:
         return None
     lead = f"Every row: the same requests, devices and budgets. {data.brackets}"
     legend = tuple(zip(TIER_COLOURS, TIERS, strict=True))
-    tables = (outcome_table(data), source_table(data.methods))
+    moved = movement_table(data.methods)
+    tables = (outcome_table(data), source_table(data.methods), *((moved,) if moved else ()))
     return Section("comparison", title, lead, tiles=_tiles(data), tables=tables, legend=legend)
 
 

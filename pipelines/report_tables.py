@@ -25,10 +25,12 @@ from models.quantities import (
     significant_digits,
 )
 from models.svg import stack_colour
+from pipelines.movement import Movement
 from pipelines.report_data import Causes, MethodRow, ModelTable, Place, ReportData
 
 TIERS = ("POPs (tier 1)", "tier 2", "tier 3")
 TIER_COLOURS = ("other", "ours", "stack-3")
+SHOWN_DAYS = 7
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,23 @@ def source_table(methods: Sequence[MethodRow]) -> Table:
     rows = tuple(_source_row(m, unit) for m in methods)
     note = "Never used: bytes pushed to a device and not served from it before they were dropped."
     return _table("Where the bytes came from", titles, rows, note=note)
+
+
+def movement_table(methods: Sequence[MethodRow]) -> Table | None:
+    """What each method's plans moved, by day, and how much of it came back soon after it was dropped; None if unknown."""
+    moved = [(method, method.movement) for method in methods if method.movement is not None]
+    if not moved:
+        return None
+    days = sorted({day for _, movement in moved for day, _ in movement.bytes_by_day})
+    shown = days[-SHOWN_DAYS:]
+    unit = table_unit([amount for _, movement in moved for _, amount in movement.bytes_by_day])
+    titles = ["Method", f"Moved a day, {unit}", "Flapping", *shown]
+    rows = tuple(_movement_row(method, movement, shown, unit) for method, movement in moved)
+    note = "Moved: pushed because a plan says so, on the day (UTC) of the plan; for caches, what they fetched to keep. "
+    note += "Flapping: the share of it that had been dropped within the 24 hours before; not recorded for caches."
+    if len(days) > len(shown):
+        note += f" The mean is over all {len(days)} days; the last {len(shown)} are listed."
+    return _table("What was moved, by day", titles, rows, note=note)
 
 
 def change_table(changes: Sequence[Change], currency: str) -> Table:
@@ -218,6 +237,14 @@ def _outcome_row(method: MethodRow, reference: MethodRow | None, currency: str) 
         Cell(format_share(method.resumed_share)),
     ]
     return Row(tuple(cells), ours=method.role == "ours")
+
+
+def _movement_row(method: MethodRow, movement: Movement, days: Sequence[str], unit: str) -> Row:
+    by_day = dict(movement.bytes_by_day)
+    amounts = (movement.bytes_per_day, *(float(by_day.get(day, 0)) for day in days))
+    mean, *daily = (Cell(format_bytes(amount, unit).rpartition(NO_BREAK_SPACE)[0]) for amount in amounts)
+    flapping = Cell(format_share(movement.flapping_share))
+    return Row((Cell(method.name), mean, flapping, *daily), method.role == "ours")
 
 
 def _share_cell(estimate: Estimate, *, strong: bool = False) -> Cell:

@@ -6,7 +6,7 @@ nodes), every location one code. Forecasts, plans and replays of one run all spe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -94,6 +94,7 @@ class Scene:
         known_from_us: when the source became known. (N,)
         rtt_ms: (L, N)
         distance_km: (L, N)
+        networks: ids of the networks, by code.
     """
 
     catalogue: Catalogue
@@ -116,6 +117,7 @@ class Scene:
     lon: Float64
     rtt_ms: Float32
     distance_km: Float32
+    networks: Objects = field(default_factory=lambda: np.empty(0, dtype=object))
 
     @property
     def nodes(self) -> slice:
@@ -164,6 +166,7 @@ def read_scene(folder: Path) -> Scene:
     distance = great_circle_km(lat[:, None], lon[:, None], both["lat"][None, :], both["lon"][None, :])
     source = np.concatenate((_ids(pops, "source"), _ids(nodes, "source")))
     n_pops, n_nodes = len(pops), len(nodes)
+    network, networks = pd.factorize(_ids(nodes, "network"))
     return Scene(
         catalogue=catalogue,
         locations=np.asarray(place, dtype=object),
@@ -175,7 +178,7 @@ def read_scene(folder: Path) -> Scene:
         location=np.concatenate(
             (place.get_indexer(pd.Index(_ids(pops, "location"))), place.get_indexer(pd.Index(_ids(nodes, "location"))))
         ).astype(np.int32),
-        network=np.concatenate((np.full(n_pops, -1), pd.factorize(_ids(nodes, "network"))[0])).astype(np.int32),
+        network=np.concatenate((np.full(n_pops, -1), network)).astype(np.int32),
         storage_bytes=np.concatenate((_ints(pops, "storage_bytes"), _ints(nodes, "storage_bytes"))),
         uplink_bps=np.concatenate((np.full(n_pops, np.inf), _floats(nodes, "uplink_bps"))),
         downlink_bps=np.concatenate((np.full(n_pops, np.inf), _floats(nodes, "downlink_bps"))),
@@ -187,6 +190,7 @@ def read_scene(folder: Path) -> Scene:
         lon=both["lon"],
         rtt_ms=_round_trips(folder, place, pd.Index(source), np.asarray(distance, dtype=np.float64)),
         distance_km=np.asarray(distance, dtype=np.float32),
+        networks=np.asarray(networks, dtype=object),
     )
 
 

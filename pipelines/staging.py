@@ -49,7 +49,7 @@ def sweep(target: Path) -> None:
     """Removes what dead processes left beside the target, and puts back a folder that had stepped aside."""
     for kind in ("replaced", "building"):
         for left in target.parent.glob(f".{target.name}.{kind}-*"):
-            if _alive(left.name.rpartition("-")[2]):
+            if is_alive(left.name.rpartition("-")[2]):
                 continue
             if kind == "replaced" and not target.exists():
                 left.rename(target)
@@ -84,7 +84,8 @@ def _exchange(one: Path, other: Path) -> bool:
     return bool(done == 0)
 
 
-def _alive(pid: str) -> bool:
+def is_alive(pid: str) -> bool:
+    """Whether another process of this id runs."""
     if not pid.isdigit() or int(pid) == os.getpid():
         return False
     try:

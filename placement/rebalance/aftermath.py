@@ -6,7 +6,7 @@ are free again if it comes back with them. Expired segments leave the problem.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from placement.plan import Plan
 from placement.problem import Bool, Float64, Ids, Int32, PlacementProblem
 from placement.rebalance.events import ContentExpired, Event
 from placement.rebalance.excerpt import new_codes, with_segments
-from placement.rebalance.fleet import Fleet, recent_returns
+from placement.rebalance.fleet import DAY_SECONDS, Fleet, recent_returns
 from placement.rebalance.memory import Memory, Outage, ParkedCopy, Return
 from placement.rebalance.settings import RebalanceSettings
 
@@ -65,9 +65,11 @@ def aftermath(
     settings: RebalanceSettings,
     memory: Memory,
     now_us: int,
+    horizon_seconds: float = DAY_SECONDS,
+    network_names: Mapping[int, str] | None = None,
 ) -> Aftermath:
     """Applies valid events to a problem and the plan in force."""
-    fleet = Fleet.of(problem, settings, memory)
+    fleet = Fleet.of(problem, settings, memory, horizon_seconds=horizon_seconds, network_names=network_names)
     fleet.apply(events, now_us)
     _note_bans(fleet, plan)
     lives = (fleet.eligible & ~_members(fleet, fleet.emptied))[plan.source]

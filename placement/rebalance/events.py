@@ -56,9 +56,10 @@ class NodeJoined:
 
 @dataclass(frozen=True)
 class NetworkOutage:
-    """Every node of a network is unreachable, most likely for a while."""
+    """Every node of a network is unreachable, most likely for a while; those of `back` have returned by now."""
 
     network: int
+    back: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

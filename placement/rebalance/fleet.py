@@ -7,7 +7,7 @@ draining source is up for the part of the horizon before it leaves. Whoever is b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -27,6 +27,7 @@ from placement.rebalance.memory import Away, Memory, Return, Standing
 from placement.rebalance.settings import RebalanceSettings
 
 US_PER_SECOND = 1e6
+DAY_SECONDS = 86_400.0
 GONE = ("out", "failed")
 
 
@@ -51,6 +52,8 @@ class Fleet:
     settings: RebalanceSettings
     away: dict[str, Away]
     outages: dict[int, int]
+    horizon_seconds: float
+    network_names: Mapping[int, str]
     returned: set[str] = field(default_factory=set)
     """Sources that are back with what they held."""
     emptied: set[str] = field(default_factory=set)
@@ -59,7 +62,15 @@ class Fleet:
     """Those of both that had failed or been out, in this rebalance or a recent one: they may do so again."""
 
     @classmethod
-    def of(cls, problem: PlacementProblem, settings: RebalanceSettings, memory: Memory) -> Fleet:
+    def of(
+        cls,
+        problem: PlacementProblem,
+        settings: RebalanceSettings,
+        memory: Memory,
+        *,
+        horizon_seconds: float = DAY_SECONDS,
+        network_names: Mapping[int, str] | None = None,
+    ) -> Fleet:
         sources = problem.sources
         ids = sources.source.tolist()
         code = {source: at for at, source in enumerate(ids)}
@@ -75,6 +86,8 @@ class Fleet:
             settings=settings,
             away={away.source: away for away in memory.away if away.source in code},
             outages={outage.network: outage.since_us for outage in memory.outages},
+            horizon_seconds=horizon_seconds,
+            network_names=network_names or {},
             recovered={back.source for back in recent_returns(memory, settings)},
         )
 
@@ -82,7 +95,8 @@ class Fleet:
         """Returns first, then changes, then failures and outages, judged together."""
         for event in events:
             if isinstance(event, NodeJoined):
-                self._restore(self.code[event.source], f"{event.source} is back", event.kept_copies)
+                words = "is back" if event.source in self.away else "joined"
+                self._restore(self.code[event.source], f"{event.source} {words}", event.kept_copies)
             elif isinstance(event, OutageEnded):
                 self._end_outage(event.network)
         for event in events:
@@ -90,7 +104,8 @@ class Fleet:
         self._fail_all([self.code[event.source] for event in events if isinstance(event, NodeFailed)], now_us)
         for event in events:
             if isinstance(event, NetworkOutage):
-                self._take_out(np.flatnonzero((self.network == event.network) & self.eligible), now_us)
+                stays = np.array([source in event.back for source in self.ids], dtype=np.bool_)
+                self._take_out(np.flatnonzero((self.network == event.network) & self.eligible & ~stays), now_us)
         self._lose_patience(now_us)
 
     def having(self, *standings: str) -> Bool:
@@ -108,7 +123,7 @@ class Fleet:
 
     def _change(self, event: Event) -> None:
         if isinstance(event, NodeDraining):
-            share = event.leaves_in_seconds / self.settings.horizon_seconds
+            share = event.leaves_in_seconds / self.horizon_seconds
             words = f"{event.source} leaves in {event.leaves_in_seconds:g} s"
             self._lower(self.code[event.source], "draining", words, survival=share)
         elif isinstance(event, NodeOverloaded):
@@ -138,7 +153,7 @@ class Fleet:
             network = int(self.network[n])
             self.outages.setdefault(network, now_us)
             self._remember(n, "out")
-            self.survival[n], self.cause[n] = 0.0, f"network {network} is out"
+            self.survival[n], self.cause[n] = 0.0, f"{self._network(network)} is out"
 
     def _lose_patience(self, now_us: int) -> None:
         for network, since_us in sorted(self.outages.items()):
@@ -148,11 +163,11 @@ class Fleet:
             elif now_us - since_us >= self.settings.patience_seconds * US_PER_SECOND:
                 del self.outages[network]
                 for n in np.flatnonzero(out).tolist():
-                    self._fail(n, f"network {network} did not come back")
+                    self._fail(n, f"{self._network(network)} did not come back")
 
     def _end_outage(self, network: int) -> None:
         for n in np.flatnonzero(self.having(*GONE) & (self.network == network)).tolist():
-            self._restore(n, f"network {network} is back", kept_copies=True)
+            self._restore(n, f"{self._network(network)} is back", kept_copies=True)
 
     def _fail(self, n: int, cause: str) -> None:
         self._remember(n, "failed")
@@ -185,6 +200,9 @@ class Fleet:
         if (away is None or away.standing not in GONE) and survival != self.survival[n]:
             self.survival[n] = survival
             self._say(n, f"survival of {self.ids[n]} is now {survival:g}")
+
+    def _network(self, code: int) -> str:
+        return f"network {self.network_names.get(code, code)}"
 
     def _say(self, n: int, cause: str) -> None:
         self.cause[n] = f"{self.cause[n]}; {cause}".removeprefix("; ")

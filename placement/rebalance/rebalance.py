@@ -10,7 +10,7 @@ the same plan, byte for byte. Every plan passes the judge. Same inputs, same byt
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -24,7 +24,7 @@ from placement.publish import judged, published
 from placement.rebalance.aftermath import Aftermath, aftermath
 from placement.rebalance.delta import MAKES_ROOM, PlanDelta, plan_delta, segment_causes
 from placement.rebalance.events import Event, require_valid
-from placement.rebalance.fleet import US_PER_SECOND
+from placement.rebalance.fleet import DAY_SECONDS, US_PER_SECOND
 from placement.rebalance.improve import improved
 from placement.rebalance.memory import Memory, RecentMove
 from placement.rebalance.reroute import carry_over, copy_keys, route_around
@@ -42,6 +42,7 @@ class Rebalanced:
         memory: for the next rebalance.
         route_around_cost: what the plan without moves costs, in m$.
         now_us: when, in microseconds since 1970 UTC.
+        cause: what happened to each source, in words; empty for most. (N,)
     """
 
     problem: PlacementProblem
@@ -50,6 +51,7 @@ class Rebalanced:
     memory: Memory
     route_around_cost: float
     now_us: int
+    cause: Ids
 
 
 def rebalance(
@@ -61,6 +63,8 @@ def rebalance(
     memory: Memory | None = None,
     prices: Prices | None = None,
     now_us: int = 0,
+    horizon_seconds: float = DAY_SECONDS,
+    network_names: Mapping[int, str] | None = None,
 ) -> Rebalanced:
     """Applies events to the plan in force.
 
@@ -72,6 +76,8 @@ def rebalance(
         memory: of the last rebalance.
         prices: of the last price search over this problem; without them nothing is proven and the bound is 0.
         now_us: microseconds since 1970 UTC; patience is measured by it.
+        horizon_seconds: time that the plan covers: a node that leaves after half of it is up for half of the requests.
+        network_names: what the networks are called where causes name them; codes where absent.
 
     Raises:
         EventError: events that cannot be used, every mistake in a sentence.
@@ -79,16 +85,27 @@ def rebalance(
     """
     settings, memory = settings or RebalanceSettings(), memory or Memory()
     require_valid(problem, events)
-    after = aftermath(problem, plan, events, settings=settings, memory=memory, now_us=now_us)
+    after = aftermath(
+        problem,
+        plan,
+        events,
+        settings=settings,
+        memory=memory,
+        now_us=now_us,
+        horizon_seconds=horizon_seconds,
+        network_names=network_names,
+    )
     if _nothing_happened(problem, plan, after):
         delta = plan_delta(problem, plan, after, plan, np.full(len(problem.segments), "", dtype=object))
-        return Rebalanced(problem, plan, delta, _remembered(after, delta, settings), plan.objective, now_us)
+        remembered = _remembered(after, delta, settings)
+        return Rebalanced(problem, plan, delta, remembered, plan.objective, now_us, after.cause)
     around = route_around(problem, plan, after, exact_arcs=settings.exact_arcs)
     bound = certified(problem, after, prices)
     best = improved(around, after, plan, settings=settings, memory=memory)
     new = judged(after.problem, published(after.problem, best, bound))
     delta = plan_delta(problem, plan, after, new, _causes(problem, plan, after))
-    return Rebalanced(after.problem, new, delta, _remembered(after, delta, settings), around.cost, now_us)
+    remembered = _remembered(after, delta, settings)
+    return Rebalanced(after.problem, new, delta, remembered, around.cost, now_us, after.cause)
 
 
 def certified(problem: PlacementProblem, after: Aftermath, prices: Prices | None) -> float:
@@ -97,7 +114,8 @@ def certified(problem: PlacementProblem, after: Aftermath, prices: Prices | None
         return 0.0
     if not after.kept_segment.all():
         rows = after.kept_segment[problem.demand.segment]
-        prices = replace(prices, once=prices.once[rows], backing=prices.backing[after.kept_segment])
+        tangent = None if prices.tangent is None else prices.tangent[rows]
+        prices = replace(prices, once=prices.once[rows], backing=prices.backing[after.kept_segment], tangent=tangent)
     return certify(after.problem, prices)
 
 

@@ -13,8 +13,6 @@ _INFINITY = float("inf")
 class RebalanceSettings:
     """Patience with outages, thresholds of moves, and how much is looked at."""
 
-    horizon_seconds: float = 86_400.0
-    """Time that the plan covers: a node that leaves after half of it is up for half of the requests."""
     outage_share: float = 0.5
     """A network is out when more than this share of its live nodes fails at once, in [0, 1]."""
     outage_least_nodes: int = 3
@@ -47,7 +45,6 @@ class RebalanceSettings:
 
 def _setting_problems(settings: RebalanceSettings) -> list[str]:
     bounds: tuple[tuple[str, float, float, str], ...] = (
-        ("horizon_seconds", 1e-9, _INFINITY, "above 0 and finite"),
         ("outage_share", 0, 1.0000001, "in [0, 1]"),
         ("outage_least_nodes", 1, _INFINITY, ">= 1"),
         ("patience_seconds", 0, _INFINITY, ">= 0 and finite"),

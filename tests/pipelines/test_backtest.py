@@ -10,14 +10,18 @@ import pytest
 
 from models.events import DAY_US, HOUR_US
 from pipelines.arena import Arena
-from pipelines.backtest import OptimisingPlanner, PlanNote, PopularityPlanner, Stretch, roll
-from pipelines.config import ReplayRun
+from pipelines.backtest import OptimisingPlanner, Planned, PlanNote, PopularityPlanner, Stretch, roll
+from pipelines.config import ReplayRun, Row
+from pipelines.movement import Movement
 from pipelines.outlook import ClairvoyantOutlook
-from pipelines.rows import PopularityOutlook, YesterdayOutlook
+from pipelines.planning import Copies
+from pipelines.replay import Backtest, comparison, comparison_text
+from pipelines.rows import PopularityOutlook, YesterdayOutlook, play_row
 from pipelines.typed import build
 from placement.replay import ReplaySettings
 from placement.routing import RoutingSettings
 from placement.tally import ReplayTally
+from placement.trace import Holdings
 from tests.conftest import GREEDY, START_US, TinyHome
 
 
@@ -77,6 +81,50 @@ def test_roll__plans_at_every_instant_and_says_so(arena: Arena, run: ReplayRun) 
     seen: list[tuple[int, int]] = []
     _roll(arena, _popularity(arena, run), seen)
     assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+class ComesAndGoes:
+    """The largest segment at the first node, in every other plan."""
+
+    def __init__(self, arena: Arena) -> None:
+        self.segment = int(np.argmax(arena.scene.catalogue.sizes))
+        self.size, self.source = int(arena.scene.catalogue.sizes[self.segment]), arena.scene.n_pops
+        self._plans = 0
+
+    def plan(self, at_us: int, held: Copies) -> Planned:
+        wants = self._plans % 2 == 0
+        self._plans += 1
+        codes = np.array([[self.segment, self.source]], dtype=np.int64)[: int(wants)]
+        holdings = Holdings(at_us, codes[:, 0].astype(np.int32), codes[:, 1].astype(np.int32))
+        note = PlanNote(at_us, "rule", (0, 0, int(wants)), self.size if wants else 0, None)
+        return Planned(holdings, Copies(codes[:, 0], codes[:, 1]), note)
+
+
+def test_roll__counts_what_comes_back_soon_after_it_was_dropped(arena: Arena) -> None:
+    """Pushed at noon, dropped at 16:00, pushed again at 20:00: twice its size is moved, and half of that flaps."""
+    planner = ComesAndGoes(arena)
+    _, notes = _roll(arena, planner)
+    assert [note.flapping_bytes for note in notes] == [0, 0, planner.size]
+    movement = Movement.of_plans(notes, start_us=arena.stretch.start_us, end_us=arena.stretch.end_us)
+    assert movement.bytes_by_day == (("2026-03-06", 2 * planner.size),)
+    assert movement.bytes_per_day == 4 * planner.size  # in twelve hours
+    assert movement.flapping_share == 0.5
+
+
+def test_comparison__every_row_says_what_it_moves_a_day(arena: Arena, run: ReplayRun) -> None:
+    """By its plans or by its fetches: the days add up to what was moved, and twelve hours count half a day."""
+    none: Any = None
+    rows: tuple[Row, ...] = ("cdn-alone", "lru-paid", "top-k")
+    played = [play_row(row, arena, run, demand=none, churn=none, watch=lambda *_: None) for row in rows]
+    done = Backtest(run, arena, played, demand=none, churn=none, digest="", seconds={})
+    alone, cache, rule = comparison(done)
+    assert (alone["moved_bytes_per_day"], alone["flapping_share"]) == (0, None)
+    assert (cache["moved_bytes_by_day"], cache["flapping_share"]) == ({"2026-03-06": cache["pushed_bytes"]}, None)
+    ordered = sum(note.bytes_moved for note in played[2].plans)
+    assert rule["moved_bytes_by_day"] == {"2026-03-06": ordered}
+    assert rule["moved_bytes_per_day"] == 2 * ordered > 0
+    assert 0 <= rule["flapping_share"] <= 1
+    assert "moved a day" in comparison_text([alone, cache, rule])
 
 
 def test_optimising_planner__the_truth_saves_more_than_it_moves(arena: Arena, run: ReplayRun) -> None:

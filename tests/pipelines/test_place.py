@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,14 @@ import numpy as np
 import pytest
 
 import pipelines.place
-from models.events import DAY_US
+from models.events import DAY_US, HOUR_US
 from pipelines.errors import InputError, PipelineError, TryLater
 from pipelines.forecast import forecast_step
 from pipelines.jobs import iso, only_one
 from pipelines.place import current_plan, place_step, route_step
+from pipelines.plan_problem import PROBLEM_TABLES
+from pipelines.plan_state import STATE, read_state
+from pipelines.rebalance import Asked, rebalance_step
 from pipelines.scene import read_scene
 from placement.errors import RoutingError
 from tests.conftest import END_US, QUIET, TinyHome
@@ -36,13 +40,13 @@ def plans(tiny: TinyHome) -> list[str]:
 
 
 def test_place__publishes_a_plan_whose_checksums_match(forecasted: TinyHome) -> None:
-    """Five tables, a manifest with the inputs, and `current` pointing at them."""
+    """Tables, the problem that they answer, a manifest with the inputs, and `current` pointing at them."""
     value = place(forecasted)
     current = current_plan(forecasted.home)
     assert current is not None
     assert current.folder.name == value["id"]
-    names = {"placements", "routes", "sources", "paths", "ranked"}
-    assert set(current.manifest["checksums"]) == {f"{name}.parquet" for name in names}
+    names = {"placements", "routes", "sources", "paths", "ranked", *PROBLEM_TABLES}
+    assert set(current.manifest["checksums"]) == {f"{name}.parquet" for name in names} | {STATE}
     for name, checksum in current.manifest["checksums"].items():
         assert hashlib.sha256((current.folder / name).read_bytes()).hexdigest() == checksum
     assert value["versions"] == {"churn": "1", "demand": "1"}
@@ -167,6 +171,45 @@ def test_place__says_what_is_missing(operated_home: TinyHome) -> None:
         place(operated_home, at="2026-03-09T00:00:00Z")
     with pytest.raises(InputError, match="The forecast covers 6 h, the plan asks for 1 h"):
         place(operated_home, "planning.horizon_hours=1")
+
+
+def test_rebalance__between_two_placements(forecasted: TinyHome, tmp_path: Path) -> None:
+    """Nothing happens, then the largest holder fails: nobody is sent there, and the next placement knows what moved."""
+    first, settings = place(forecasted), forecasted.config("placement")
+    assert rebalance_step(settings, forecasted.home, QUIET, Asked())[0]["changed"] is False
+    current = current_plan(forecasted.home)
+    assert current is not None
+    holder = current.table("placements").to_pandas().groupby("source")["bytes"].sum().idxmax()
+    events = tmp_path / "events.jsonl"
+    events.write_text(json.dumps({"at": iso(END_US + HOUR_US), "kind": "failed", "source": holder}), encoding="utf-8")
+    second = rebalance_step(settings, forecasted.home, QUIET, Asked(events))[0]
+    assert (second["changed"], second["rebalance"]["of"]) == (True, first["id"])
+    assert second["rebalance"]["dropped"] > 0
+    again = place(forecasted)
+    assert (again["changed"], again["id"]) == (False, second["id"])
+    current = current_plan(forecasted.home)
+    assert current is not None
+    for name in ("placements", "routes", "ranked"):
+        assert holder not in current.table(name)["source"].to_pylist()
+    third = place(forecasted, "seed=1")
+    current = current_plan(forecasted.home)
+    assert current is not None
+    state = read_state(current.folder)
+    assert state.memory.rebalances == 1
+    moved = {plan["id"]: plan["bytes_to_move"] for plan in (first, second, third)}
+    assert sum(m.bytes for m in state.moved) == sum(moved.values())
+
+
+def test_place__a_damaged_memory_is_mended(forecasted: TinyHome) -> None:
+    """What moved lately is forgotten then; the nightly plan must not wait for it."""
+    place(forecasted)
+    current = current_plan(forecasted.home)
+    assert current is not None
+    (current.folder / STATE).write_text("{", encoding="utf-8")
+    second = place(forecasted, "seed=1")
+    current = current_plan(forecasted.home)
+    assert current is not None
+    assert [m.bytes for m in read_state(current.folder).moved] == [second["bytes_to_move"]]
 
 
 def test_route__explains_every_candidate(forecasted: TinyHome) -> None:

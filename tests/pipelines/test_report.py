@@ -20,6 +20,7 @@ from models.events import DAY_US
 from models.maps import MapPop
 from models.quantities import Estimate
 from models.time_charts import BandSeries
+from pipelines.movement import Movement
 from pipelines.report import headline, render
 from pipelines.report_data import (
     Cause,
@@ -43,6 +44,9 @@ START_US = 20_000 * DAY_US
 REPEAT = Repeat("premirror replay --config c.yaml", "sha256 ab12", "4c1d9e7", "5512aa")
 
 
+MOVED = Movement((("2026-03-06", 40_000_000_000), ("2026-03-07", 33_000_000_000)), 36.5e9, 0.125)
+
+
 def method(name: str, role: Role, *, net: float, pushed: float, cost: float) -> MethodRow:
     """1,000 GB are requested; the clairvoyant row avoids half of them."""
     nodes = net * 1e12 + pushed
@@ -59,6 +63,7 @@ def method(name: str, role: Role, *, net: float, pushed: float, cost: float) -> 
         0.004,
         0.007,
         role,
+        None if role == "reference" else MOVED,
     )
 
 
@@ -194,6 +199,23 @@ def test_render__figures_shown_twice_agree() -> None:
     assert "Saved € 190 € 310 instead of € 500" in text
     assert "Pushed 73.0 GB 50 % never used" in text
     assert "Premirror 80 % of what a clairvoyant planner keeps" in html.replace("\u00a0", " ")
+
+
+def test_render__moved_bytes_by_day_and_what_of_them_flaps() -> None:
+    """40 and 33 GB on two days are 36.5 GB a day, an eighth of it dropped and pushed again; older days are in the mean."""
+    html = render(full())
+    cells = _cells(html, "Premirror")
+    assert (cells["Moved a day, GB"], cells["Flapping"]) == ("36.5", "12.5 %")
+    assert (cells["2026-03-06"], cells["2026-03-07"]) == ("40.0", "33.0")
+    assert "Moved a day, GB" not in _cells(html, "CDN alone")
+    nine = Movement(tuple((f"2026-03-0{day}", 10**9) for day in range(1, 10)), 1e9, None)
+    rows = (METHODS[0], dataclasses.replace(METHODS[2], movement=nine))
+    html = render(dataclasses.replace(full(), methods=rows))
+    cells = _cells(html, "Premirror")
+    assert "2026-03-02" not in cells
+    assert cells["2026-03-03"] == "1,000"  # MB: the largest value has two to four digits
+    assert cells["Flapping"] == "–"
+    assert "The mean is over all 9 days; the last 7 are listed." in Page(html).text
 
 
 def test_render__savings_are_the_difference_of_the_costs_shown() -> None:

@@ -260,6 +260,6 @@ def test_events__every_mistake_in_one_error() -> None:
 def test_settings__every_mistake_in_one_error() -> None:
     """NaN and numbers out of bounds are named with what is allowed."""
     with pytest.raises(EventError) as caught:
-        RebalanceSettings(horizon_seconds=0, outage_share=np.nan, return_gain_factor=0.5, most_bytes_per_network=-1)
+        RebalanceSettings(rounds=-1, outage_share=np.nan, return_gain_factor=0.5, most_bytes_per_network=-1)
     assert len(caught.value.problems) == 4
     assert "Expected return_gain_factor >= 1 and finite, got 0.5." in caught.value.problems
