@@ -12,6 +12,7 @@ each location whenever something has to be said about all of them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ def cut_evenly(work_before: Int64) -> Int64:
 
 def for_each_block(blocks: Int64, work: Callable[[int, int, int], None], threads: int) -> None:
     """Calls `work(block, first segment, end)` for every block, on as many threads as allowed."""
-    spans = [(b, int(first), int(end)) for b, (first, end) in enumerate(zip(blocks[:-1], blocks[1:], strict=True))]
+    spans = [(b, first, end) for b, (first, end) in enumerate(itertools.pairwise(blocks.tolist()))]
     if threads <= 1:
         for span in spans:
             work(*span)
