@@ -1,5 +1,6 @@
 """What narrower candidates lose: bound and plan on the full graph beside those on a part of it.
 
+    start k     the price search begins with k sources for each row, and others join at their prices: ours
     nearest k   each location sees its k nodes of least price alone: bounds of that graph hold for it alone
     G groups    segment group g (codes g mod G) is held by nodes n = g mod G alone
 
@@ -22,8 +23,10 @@ from placement.plan import Plan
 from placement.problem import Demand, PlacementProblem, Segments, Sources
 from placement.solve import solve
 
+START = (2, 4, 8)
 NEAREST = (6, 16)
 GROUPS = (4, 16)
+EVERYTHING = 1_000_000
 PDLP_ARCS = 500_000
 """Arcs up to which PDLP proves the bound of a graph; beyond, the solve's own price search does."""
 
@@ -55,10 +58,11 @@ class Pruning:
 
 
 def prunings(size: str, shape: InstanceSettings, seed: int) -> list[Pruning]:
-    """The full graph, the nearest few and each number of groups, on one instance."""
+    """The full graph, the search that starts with few, the nearest few and each number of groups, on one instance."""
     problem = random_instance(shape, seed=seed)
     nodes = int((~problem.is_pop).sum())
-    graphs = {"full": [problem]}
+    graphs = {"full": [starting_with(problem, EVERYTHING)]}
+    graphs |= {f"start {count}": [starting_with(problem, count)] for count in START}
     graphs |= {f"nearest {count}": [nearest_candidates(problem, count)] for count in NEAREST}
     graphs |= {f"{count} groups": groups_of(problem, count) for count in GROUPS if count <= nodes}
     rows: list[Pruning] = []
@@ -76,6 +80,11 @@ def _proven(problem: PlacementProblem) -> float:
     if arc_count(problem) > PDLP_ARCS:
         return 0.0
     return solve_relaxation(problem, PdlpSettings(relative_gap=1e-3)).bound
+
+
+def starting_with(problem: PlacementProblem, count: int) -> PlacementProblem:
+    """The problem whose price search begins with `count` sources for each demand row."""
+    return replace(problem, settings=replace(problem.settings, starting_candidates=count))
 
 
 def nearest_candidates(problem: PlacementProblem, count: int) -> PlacementProblem:

@@ -76,8 +76,10 @@ class Offer(NamedTuple):
     backing: Float64  # (S,)
 
 
-def certify(problem: PlacementProblem, prices: Prices, *, threads: int = 1) -> float:
+def certify(problem: PlacementProblem, prices: Prices, *, raise_rows: bool = False, threads: int = 1) -> float:
     """The lower bound that these prices prove, never below zero: every cost is positive.
+
+    With `raise_rows` the price of each demand row is first set to where it proves most, those of the sources as they are.
 
     Infinite limits cannot be priced, and a tier-1 copy is worth no more than the penalty for missing it: such prices
     are lowered to what proves something.
@@ -98,7 +100,8 @@ def certify(problem: PlacementProblem, prices: Prices, *, threads: int = 1) -> f
         tangent,
         np.minimum(prices.backing, reach.rows.backing_limit),
     )
-    return max(0.0, certified(reach, offer, threads=threads))
+    proof = raised(reach, offer, NOTHING, threads=threads) if raise_rows else None
+    return max(0.0, certified(reach, offer, threads=threads) if proof is None else proof.value)
 
 
 def certified(reach: Reach, offer: Offer, *, threads: int = 1) -> float:

@@ -127,11 +127,24 @@ class Candidates:
 
     def joined_by(self, keys: Int64) -> tuple[Candidates, Bool]:
         """The graph with these candidates too, and which of its candidates were there before."""
-        merged = np.union1d(self.keys, keys)
-        n_sources = max(1, len(self.graph.survival))
-        copy_start = np.searchsorted(merged, np.arange(len(self.graph.size) + 1) * np.int64(n_sources))
-        larger = Candidates.among(self.reach, copy_start, (merged % n_sources).astype(np.int32))
-        return larger, np.isin(merged, self.keys, assume_unique=True)
+        graph, n_sources = self.graph, np.int64(max(1, len(self.graph.survival)))
+        missing = np.setdiff1d(keys, self.keys)
+        start = np.searchsorted(missing, np.arange(len(graph.size) + 1) * n_sources)
+        more = Candidates.among(self.reach, start, (missing % n_sources).astype(np.int32)).graph
+        at, arcs = np.searchsorted(self.keys, missing), np.diff(more.arc_start)
+        arcs_at = np.repeat(graph.arc_start[at], arcs)
+        larger = graph._replace(
+            copy_start=graph.copy_start + start,
+            arc_start=np.concatenate([[0], np.cumsum(np.insert(np.diff(graph.arc_start), at, arcs))]),
+            source=np.insert(graph.source, at, more.source),
+            push=np.insert(graph.push, at, more.push),
+            moved=np.insert(graph.moved, at, more.moved),
+            stands=np.insert(graph.stands, at, more.stands),
+            arc_row=np.insert(graph.arc_row, arcs_at, more.arc_row),
+            arc_gain=np.insert(graph.arc_gain, arcs_at, more.arc_gain),
+        )
+        old = np.insert(np.ones(len(self), dtype=np.bool_), at, False)
+        return replace(self, graph=larger, blocks=cut_evenly(larger.arc_start[larger.copy_start])), old
 
     def for_each_block(self, work: Callable[[int, int, int], None], threads: int) -> None:
         """Calls `work(block, first segment, end)` for every block, on as many threads as are worth it."""

@@ -116,7 +116,7 @@ def certified(problem: PlacementProblem, after: Aftermath, prices: Prices | None
         rows = after.kept_segment[problem.demand.segment]
         tangent = None if prices.tangent is None else prices.tangent[rows]
         prices = replace(prices, once=prices.once[rows], backing=prices.backing[after.kept_segment], tangent=tangent)
-    return certify(after.problem, prices)
+    return certify(after.problem, prices, raise_rows=True, threads=problem.settings.threads)
 
 
 def bytes_moved_by_day(rebalances: Iterable[Rebalanced]) -> dict[str, int]:

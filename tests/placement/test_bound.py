@@ -49,7 +49,8 @@ def test_certify__any_prices_prove_a_bound(seed: int, scale: float, pops_hold_ev
         tangent=rng.random(len(problem.demand)) * 6.0,
     )
     plan_cost = cost_of(problem, place_greedily(problem))
-    assert certify(problem, prices) <= plan_cost * (1 + 1e-9)
+    plain, raised = certify(problem, prices), certify(problem, prices, raise_rows=True)
+    assert plain * (1 - 1e-12) <= raised <= plan_cost * (1 + 1e-9)
 
 
 def test_certify__two_nodes_cover_what_one_of_them_is_up_for() -> None:
@@ -77,3 +78,6 @@ def test_certify__two_nodes_cover_what_one_of_them_is_up_for() -> None:
     assert certify(problem, touching) == pytest.approx(220.0 - 0.75 * 160.0, rel=1e-6)
     # (1) alone at that price believes in all ten
     assert certify(problem, replace(touching, tangent=None)) == pytest.approx(220.0 - 160.0, rel=1e-6)
+    # the right price of the row is found when it is not given
+    unpriced = replace(touching, once=np.zeros(2))
+    assert certify(problem, unpriced, raise_rows=True) == pytest.approx(220.0 - 0.75 * 160.0, rel=1e-3)
