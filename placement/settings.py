@@ -68,8 +68,10 @@ class PlacementSettings:
     """Branch-and-bound nodes after which the solver stops: the same on every machine, unlike a time."""
     time_limit_seconds: float = 60.0
     """Guard on the solver's time; a plan comes back in any case."""
+    price_engine: Literal["own", "pdlp"] = "own"
+    """Who finds the prices that prove the lower bound and guide the placement: our own passes, or PDLP of OR-Tools."""
     bound_iterations: int = 600
-    """Most passes of the price search that proves the lower bound and guides the placement."""
+    """Most passes of the price search that proves the bound and guides the placement; PDLP iterates five times for each."""
     bound_arc_visits: int = 2_000_000_000
     """Work of the price search, in arcs looked at (some 30 ns each): larger instances get fewer passes, at least 10."""
 
@@ -116,6 +118,8 @@ def _setting_problems(settings: PlacementSettings) -> list[str]:
             problems.append(f"Expected {name} >= 0 or null, got {budget!r}.")
     if settings.solver not in ("highs", "cp-sat", "gscip"):
         problems.append(f"Expected solver to be 'highs', 'cp-sat' or 'gscip', got {settings.solver!r}.")
+    if settings.price_engine not in ("own", "pdlp"):
+        problems.append(f"Expected price_engine to be 'own' or 'pdlp', got {settings.price_engine!r}.")
     return problems
 
 

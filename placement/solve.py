@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 
 from placement.copies import Copies, keep_current, within_limits
 from placement.dive import dive
+from placement.engines import guide_of
 from placement.flows import best_flows
 from placement.formulation import arc_count, solve_whole
 from placement.greedy import place_greedily
 from placement.neighbourhoods import improve_by_neighbourhoods
 from placement.plan import Plan
-from placement.prices import Guide, search_prices
+from placement.prices import Guide
 from placement.problem import PlacementProblem
 from placement.publish import Incumbent, cost_of, judged, moved_bytes, published
 from placement.requirements import meet_requirements
@@ -33,7 +34,7 @@ def solve(problem: PlacementProblem, *, seed: int = 0, progress: Progress | None
     tell = progress or (lambda _: None)
     best = _price(problem, "current copies", meet_requirements(problem, keep_current(problem)))
     tell(f"current copies: {best.cost:.1f} m$")
-    guide = search_prices(problem)
+    guide = guide_of(problem)
     proof = guide.bound
     tell(f"bound {proof.value:.1f} m$")
     for method, copies in _candidates(problem, guide):
