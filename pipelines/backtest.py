@@ -48,6 +48,7 @@ class PlanNote:
     gap: float | None = None
     binding: tuple[str, ...] = ()
     seconds: float = 0.0
+    method: str = ""
 
 
 class Planner(Protocol):
@@ -136,6 +137,7 @@ def note_of(planned: PlannedInstance, plan: Plan, *, seconds: float = 0.0) -> Pl
         gap=plan.gap,
         binding=plan.binding,
         seconds=seconds,
+        method=plan.method,
     )
 
 

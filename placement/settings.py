@@ -50,6 +50,12 @@ class PlacementSettings:
     """Share of the uplink of a source of tier 1, 2 and 3 that a plan may count on: the rest is headroom."""
     uplink_quantile: float | None = None
     """Probability, in [0.5, 1), with which a nearly full uplink must suffice; null plans for mean demand alone."""
+    scenarios: int = 0
+    """Drawn demands and departures in which plans compete by mean cost and tail; 0 plans for the mean alone."""
+    cvar_level: float = 0.9
+    """The tail is the mean over the worst 1 - cvar_level of the scenarios, in [0, 1)."""
+    cvar_weight_millidollars_per_gb: float = 10.0
+    """Price of each GB that no node serves in that tail, on top of the mean cost."""
     minimum_improvement_share: float = 0.001
     """A plan that moves bytes replaces the one that moves none only if it saves at least this share of the cost."""
     candidates_per_location: int = 24
@@ -98,6 +104,8 @@ def _setting_problems(settings: PlacementSettings) -> list[str]:
     quantile = settings.uplink_quantile
     if quantile is not None and not 0.5 <= quantile < 1:
         problems.append(f"Expected uplink_quantile in [0.5, 1) or null, got {quantile!r}.")
+    if not 0 <= settings.cvar_level < 1:
+        problems.append(f"Expected cvar_level in [0, 1), got {settings.cvar_level!r}.")
     targets = settings.availability_target_by_popularity
     if targets is not None and (len(targets) != 3 or not all(0 <= target < 1 for target in targets)):
         wanted = "three numbers in [0, 1) or null"
@@ -131,6 +139,8 @@ _FLOATS = (
     "origin_rtt_ms",
     "origin_fallback_millidollars",
     "failure_detection_ms",
+    "scenarios",
+    "cvar_weight_millidollars_per_gb",
     "minimum_improvement_share",
     "whole_programme_arcs",
     "exact_flow_arcs",
