@@ -30,6 +30,8 @@ class PlacementSettings:
     """Most bytes that one plan may push to sources that do not hold them; null for no limit."""
     movement_budget_bytes_per_network: int | None = None
     """Most bytes that one plan may push to the sources of any one network; null for no limit."""
+    movement_budget_bytes_per_location: int | None = None
+    """Most bytes that one plan may push to the nodes of any one location; null for no limit."""
     availability_target: float = 0.999
     """Least probability that a live copy of each segment exists over the horizon, in [0, 1)."""
     availability_target_by_popularity: tuple[float, ...] | None = None
@@ -120,7 +122,7 @@ def _setting_problems(settings: PlacementSettings) -> list[str]:
     caps = settings.max_copies_by_tier
     if caps is not None and (len(caps) != 3 or any(cap < 0 for cap in caps)):
         problems.append(f"Expected max_copies_by_tier to be three numbers >= 0 or null, got {caps!r}.")
-    for name in ("movement_budget_bytes", "movement_budget_bytes_per_network"):
+    for name in _BUDGETS:
         budget = getattr(settings, name)
         if budget is not None and not budget >= 0:
             problems.append(f"Expected {name} >= 0 or null, got {budget!r}.")
@@ -131,6 +133,7 @@ def _setting_problems(settings: PlacementSettings) -> list[str]:
     return problems
 
 
+_BUDGETS = ("movement_budget_bytes", "movement_budget_bytes_per_network", "movement_budget_bytes_per_location")
 _FLOATS = (
     "latency_millidollars_per_request_second",
     "reward_millidollars_per_gb",
