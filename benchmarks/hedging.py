@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -116,7 +117,7 @@ def _spent(notes: list[PlanNote]) -> dict[str, Any]:
     return {
         "pushed_gb": sum(note.bytes_moved for note in notes) / GB,
         "plan_seconds": sum(note.seconds for note in notes) / max(1, len(notes)),
-        "hedged_plans": sum("hedged" in note.method for note in notes),
+        "hedged_plans": dict(Counter(note.method for note in notes if "hedged" in note.method)),
         "plans": len(notes),
     }
 

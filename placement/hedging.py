@@ -55,10 +55,10 @@ def hedged(problem: PlacementProblem, mean: Incumbent, ladder: Ladder, *, seed: 
             break
     for found in _others(problem, mean, choosing, ladder, seed):
         best, report, _ = _safer(problem, (best, report), found, choosing)
-    told = [evaluate(problem, plan.copies, telling, tail=settings.tail) for plan in (mean, best)]
-    return best, PlanRisk(
-        settings.scenarios, settings.tail, told[1].mean_cost, told[1].cvar_bytes, told[0].mean_cost, told[0].cvar_bytes
-    )
+    told = evaluate(problem, mean.copies, telling, tail=settings.tail)
+    ours = told if best is mean else evaluate(problem, best.copies, telling, tail=settings.tail)
+    figures = (ours.mean_cost, ours.cvar_bytes, told.mean_cost, told.cvar_bytes)
+    return best, PlanRisk(settings.scenarios, settings.tail, *figures)
 
 
 def risk_settings(problem: PlacementProblem) -> RiskSettings:

@@ -68,7 +68,7 @@ def _climbed(problem: PlacementProblem, guide: Guide, best: Incumbent, tell: Pro
 
 @dataclass(frozen=True)
 class _Ladder:
-    """Climbs from given copies in a problem like the one that the guide was found for, from its prices."""
+    """Climbs from given copies in a problem like the guide's, with passes of our own that start at the guide's prices."""
 
     guide: Guide
     seed: int
