@@ -56,6 +56,12 @@ def _ours(problem: PlacementProblem, seed: int, _: float) -> Found:
     return Found(Copies(plan.segment, plan.source), plan.bound)
 
 
+def _pdlp_ladder(problem: PlacementProblem, seed: int, _: float) -> Found:
+    """The same ladder, led by PDLP's prices and shares."""
+    led = replace(problem, settings=replace(problem.settings, price_engine="pdlp"))
+    return _ours(led, seed, 0.0)
+
+
 def _keep(problem: PlacementProblem, _: int, __: float) -> Found:
     return Found(keep_current(problem))
 
@@ -136,6 +142,7 @@ def _whole(solver: Literal["highs", "gscip"]) -> Method:
 
 METHODS: dict[str, Method] = {
     "ours": _ours,
+    "pdlp-ladder": _pdlp_ladder,
     "keep": _keep,
     "greedy": _greedy,
     "top-k": _popular_here,

@@ -50,6 +50,7 @@ class PlanNote:
     binding: tuple[str, ...] = ()
     seconds: float = 0.0
     flapping_bytes: int = 0
+    method: str = ""
 
 
 class Planner(Protocol):
@@ -138,6 +139,7 @@ def note_of(planned: PlannedInstance, plan: Plan, *, seconds: float = 0.0) -> Pl
         gap=plan.gap,
         binding=plan.binding,
         seconds=seconds,
+        method=plan.method,
     )
 
 

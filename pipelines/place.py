@@ -134,6 +134,7 @@ def _place(
         "bound_millidollars": plan.bound,
         "gap": plan.gap,
         "binding": list(plan.binding),
+        "risk": None if plan.risk is None else asdict(plan.risk),
         "copies": len(plan.segment),
         "bytes_to_move": plan.bytes_moved,
         "movement_budget_bytes": planned.problem.settings.movement_budget_bytes,
@@ -313,10 +314,20 @@ def _text(manifest: dict[str, Any], placements: pa.Table, *, dry_run: bool) -> s
             f"segments with departures that come together, {counts['networks_once']:,} if a network counts once, "
             f"{counts['independent']:,} if departures shared nothing."
         )
+    if manifest["risk"] is not None:
+        lines.append(_risk_line(manifest["risk"]))
     lines += [f"  - {sentence}" for sentence in manifest["binding"]]
     if manifest["status"] == "infeasible":
         lines.append(f"Infeasible: {manifest['reason']}")
     return "\n".join([*lines, *(f"Fallback: {reason}" for reason in manifest["reasons"])])
+
+
+def _risk_line(risk: dict[str, Any]) -> str:
+    tails = [f"{risk[name] / 1e9:.2f} GB" for name in ("cvar_bytes", "mean_plan_cvar_bytes")]
+    return (
+        f"In {risk['scenarios']} drawn scenarios: {risk['expected_cost']:,.1f} m$ on average, {tails[0]} left unserved by "
+        f"nodes in the worst {1 - risk['level']:.0%}; the plan for the mean: {risk['mean_plan_cost']:,.1f} m$, {tails[1]}."
+    )
 
 
 def route_step(

@@ -45,11 +45,16 @@ def sent_bytes(problem: PlacementProblem, flows: Flows) -> Float64:
 
 def _movement(problem: PlacementProblem, copies: Copies, prices: Prices | None) -> Iterator[str]:
     left, budget = movement_left(problem, copies), problem.movement_limit_bytes
-    networks = np.unique(problem.sources.network[problem.sources.network >= 0])
-    spent = left[1 + networks] < _ordinary_bytes(problem)
-    if spent.any():
-        limit = problem.settings.movement_budget_bytes_per_network
-        yield f"Movement: {int(spent.sum())} of {len(networks)} networks have no room left in their {limit} bytes."
+    settings, slots = problem.settings, problem.movement_slots[problem.sources.eligible]
+    for places, at, limit in (
+        ("networks", 1, settings.movement_budget_bytes_per_network),
+        ("locations", 2, settings.movement_budget_bytes_per_location),
+    ):
+        there = np.unique(slots[:, at])
+        there = there[there < len(left) - 1]
+        spent = int((left[there] < _ordinary_bytes(problem)).sum())
+        if spent:
+            yield f"Movement: {spent} of {len(there)} {places} have no room left in their {limit} bytes."
     if left[0] >= _ordinary_bytes(problem):
         return
     yield f"Movement: {budget - left[0]:.0f} of {budget:.0f} bytes are used."

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from placement.coverage import chance_any_node_is_up
 from placement.plan import Plan
-from placement.problem import Bool, Float64, PlacementProblem
+from placement.problem import Bool, Float64, Int32, PlacementProblem
 
 Numbers = npt.NDArray[np.number[Any]]
 
@@ -189,12 +189,31 @@ def _movement(problem: PlacementProblem, plan: Plan) -> Iterator[Violation]:
 def _movement_per_network(problem: PlacementProblem, plan: Plan) -> Iterator[Violation]:
     """(5') What is pushed to each network fits that network's movement budget."""
     budget = problem.settings.movement_budget_bytes_per_network
+    yield from _pushed_to_each("5' movement", problem, plan, problem.sources.network, budget, lambda f: f"network {f}")
+
+
+def _movement_per_location(problem: PlacementProblem, plan: Plan) -> Iterator[Violation]:
+    """(5'') What is pushed to the nodes of each location fits that location's movement budget."""
+    budget = problem.settings.movement_budget_bytes_per_location
+    location = np.where(problem.is_pop, -1, problem.sources.location)
+    yield from _pushed_to_each("5'' movement", problem, plan, location, budget, lambda at: str(problem.locations[at]))
+
+
+def _pushed_to_each(
+    constraint: str,
+    problem: PlacementProblem,
+    plan: Plan,
+    place: Int32,
+    budget: int | None,
+    name: Callable[[int], str],
+) -> Iterator[Violation]:
+    """Each place of the sources, by code and -1 for none, against one budget for all."""
     if budget is None:
         return
-    pushed = ~problem.is_current(plan.segment, plan.source) & (problem.sources.network[plan.source] >= 0)
-    networks = problem.sources.network[plan.source[pushed]]
-    moved = np.bincount(networks, weights=problem.segments.bytes[plan.segment[pushed]].astype(np.float64))
-    yield from _above("5' movement", moved, np.full(len(moved), float(budget)), lambda f: f"network {f}", "bytes")
+    pushed = ~problem.is_current(plan.segment, plan.source) & (place[plan.source] >= 0)
+    sizes = problem.segments.bytes[plan.segment[pushed]].astype(np.float64)
+    moved = np.bincount(place[plan.source[pushed]], weights=sizes)
+    yield from _above(constraint, moved, np.full(len(moved), float(budget)), name, "bytes")
 
 
 def availability_credit(problem: PlacementProblem, plan: Plan) -> Float64:
@@ -292,6 +311,7 @@ _RULES: tuple[Callable[[PlacementProblem, Plan], Iterator[Violation]], ...] = (
     _uplink,
     _movement,
     _movement_per_network,
+    _movement_per_location,
     _availability,
     _tier_one,
     _spread,

@@ -53,17 +53,17 @@ def spare_storage(problem: PlacementProblem, copies: Copies) -> Float64:
 
 
 def moved_bytes(problem: PlacementProblem, copies: Copies) -> Float64:
-    """Bytes pushed in all, then to each network, (1 + networks,)."""
+    """Bytes pushed from each of `movement_limits_bytes`, (B,)."""
     is_new = ~problem.is_current(copies.segment, copies.source)
     pushed = problem.segments.bytes[copies.segment[is_new]].astype(np.float64)
-    slot, slots = problem.sources.network[copies.source[is_new]] + 1, len(problem.movement_limits_bytes)
-    moved = np.bincount(slot, weights=pushed, minlength=slots)
-    moved[0] = pushed.sum()
+    slots = problem.movement_slots[copies.source[is_new]]
+    weights = np.repeat(pushed, slots.shape[1])
+    moved = np.bincount(slots.ravel(), weights=weights, minlength=len(problem.movement_limits_bytes))
     return np.asarray(moved, dtype=np.float64)
 
 
 def movement_left(problem: PlacementProblem, copies: Copies) -> Float64:
-    """Bytes that may still be pushed in all, then to each network, (1 + networks,)."""
+    """Bytes that may still be pushed within each of `movement_limits_bytes`, (B,)."""
     return problem.movement_limits_bytes - moved_bytes(problem, copies)
 
 
@@ -85,8 +85,8 @@ def add_while_fitting(problem: PlacementProblem, copies: Copies, segment: Int32,
     return Copies.sorted(segments, np.concatenate([copies.source, source[added]]))
 
 
-def _source_codes(problem: PlacementProblem) -> tuple[Int32, Int64]:
-    return problem.sources.network, problem.sources.tier.astype(np.int64)
+def _source_codes(problem: PlacementProblem) -> tuple[Int32, Int64, Int64]:
+    return problem.sources.network, problem.sources.tier.astype(np.int64), problem.movement_slots
 
 
 def copy_caps(problem: PlacementProblem) -> Int64:
@@ -111,9 +111,25 @@ def has_room(s, n, first, following, holder, network, tier, caps):  # type: igno
 
 
 @numba.njit(cache=True)
+def may_pay(n: int, price: float, slots: Int64, budget: Float64) -> bool:
+    """Whether every budget that a push to n is taken from has so many bytes left."""
+    least = np.inf
+    for at in range(slots.shape[1]):
+        least = min(least, budget[slots[n, at]])
+    return bool(price <= least)
+
+
+@numba.njit(cache=True)
+def pay(n: int, price: float, slots: Int64, budget: Float64) -> None:
+    """Takes a push to n from its budgets."""
+    for at in range(slots.shape[1]):
+        budget[slots[n, at]] -= price
+
+
+@numba.njit(cache=True)
 def _fitting(held, offered, size, spare, codes, caps, budget):  # type: ignore[no-untyped-def]
     """Which offered pairs are added, in order."""
-    network, tier = codes
+    network, tier, slots = codes
     total = len(held[0]) + len(offered[0])
     first, following = np.full(len(size), -1), np.full(total, -1)
     holder = np.empty(total, np.int64)
@@ -123,15 +139,13 @@ def _fitting(held, offered, size, spare, codes, caps, budget):  # type: ignore[n
     added, at = np.zeros(len(offered[0]), np.bool_), len(held[0])
     for i in range(len(offered[0])):
         s, n, price = offered[0][i], offered[1][i], offered[2][i]
-        slot = network[n] + 1  # a source without a network has the whole budget
-        if size[s] > spare[n] or price > min(budget[0], budget[slot]):
+        if size[s] > spare[n] or not may_pay(n, price, slots, budget):
             continue
         if not has_room(s, n, first, following, holder, network, tier, caps):
             continue
         added[i] = True
         spare[n] -= size[s]
-        budget[0] -= price
-        budget[slot] -= price if slot > 0 else 0.0
+        pay(n, price, slots, budget)
         holder[at], following[at], first[s] = n, first[s], at
         at += 1
     return added

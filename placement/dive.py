@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from placement.copies import Copies, add_while_fitting
+from placement.copies import Copies, add_while_fitting, may_pay, pay
 from placement.prices import Guide
 from placement.primal_dual import FREE, HELD, PrimalDual
 from placement.problem import Float64, Int64, PlacementProblem
@@ -76,14 +76,15 @@ class _Clusters:
 
 @dataclass(frozen=True)
 class _Room:
-    """What is left of storage (N,) and of the movement budget (1,)."""
+    """What is left of storage (N,) and of the movement budgets (B,), and those of each source (N, 3)."""
 
     storage: Float64
     movement: Float64
+    slots: Int64
 
     @classmethod
     def of(cls, problem: PlacementProblem) -> _Room:
-        return cls(problem.storage_limit_bytes.copy(), np.array([problem.movement_limit_bytes]))
+        return cls(problem.storage_limit_bytes.copy(), problem.movement_limits_bytes.copy(), problem.movement_slots)
 
 
 def _fix(
@@ -100,7 +101,7 @@ def _fix(
         search.candidates.segment,
         (clusters.start, clusters.member, order, mass),
         (search.fixed, search.state.hold),
-        (room.storage, room.movement),
+        (room.storage, room.movement, room.slots),
         (problem.sources.network, problem.settings.max_copies_per_network),
         quota,
     )
@@ -110,7 +111,7 @@ def _fix(
 def _fix_clusters(graph, segment, clusters, state, room, spread, quota) -> None:  # type: ignore[no-untyped-def]
     start, member, order, mass = clusters
     fixed, hold = state
-    storage, movement = room
+    storage, movement, slots = room
     done = 0.0
     for cluster in order:
         if done >= quota:
@@ -120,7 +121,7 @@ def _fix_clusters(graph, segment, clusters, state, room, spread, quota) -> None:
             c = member[at]
             if fixed[c] != 0:
                 continue
-            if not _fits(graph, segment, c, fixed, storage, movement, spread):
+            if not _fits(graph, segment, c, fixed, room, spread):
                 fixed[c], hold[c] = -1, 0.0
             elif best < 0 or hold[c] > hold[best]:
                 best = c
@@ -128,7 +129,7 @@ def _fix_clusters(graph, segment, clusters, state, room, spread, quota) -> None:
             continue
         fixed[best], hold[best] = 1, 1.0
         storage[graph.source[best]] -= graph.size[segment[best]]
-        movement[0] -= graph.moved[best]
+        pay(graph.source[best], graph.moved[best], slots, movement)
         done += min(mass[cluster], 1.0)
         if mass[cluster] - 1.0 < CLOSING_MASS:
             for at in range(start[cluster], start[cluster + 1]):
@@ -137,11 +138,11 @@ def _fix_clusters(graph, segment, clusters, state, room, spread, quota) -> None:
 
 
 @numba.njit(cache=True)
-def _fits(graph, segment, c: int, fixed, storage, movement, spread) -> bool:  # type: ignore[no-untyped-def]
-    """Whether candidate c still fits its source, the movement budget and the spread over networks."""
-    network, most = spread
+def _fits(graph, segment, c: int, fixed, room, spread) -> bool:  # type: ignore[no-untyped-def]
+    """Whether candidate c still fits its source, the movement budgets and the spread over networks."""
+    (storage, movement, slots), (network, most) = room, spread
     s, n = segment[c], graph.source[c]
-    if graph.size[s] > storage[n] or graph.moved[c] > movement[0]:
+    if graph.size[s] > storage[n] or not may_pay(n, graph.moved[c], slots, movement):
         return False
     crowd = 0
     if network[n] >= 0:

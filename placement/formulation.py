@@ -3,7 +3,7 @@
 Sets        s segment, l location, k = (s, l) with demand, n source that may serve l; P POPs, M nodes; f network.
 Data        r_k requests, q_s bytes, p_n survival, c_kn price of a request served by n, c_ko by the origin,
             g_n price of a pushed byte, new_sn = 1 if n does not hold s yet, C_n storage, U_n uplink less headroom and
-            times survival, B and B_f movement budgets, a_s = -ln(1 - availability target), w_n = -ln(1 - p_n), h penalty.
+            times survival, B, B_f, B_l movement budgets, a_s = -ln(1 - availability target), w_n = -ln(1 - p_n), h penalty.
 Variables   y_sn in {0, 1} hold a copy; x_kn in [0, p_n] expected share of k's requests that n serves;
             z_s in {0, 1} fall back to the origin; v_sn in [0, 1] the copy that a network counts for availability.
 Programme   min  sum_k r_k (c_ko + sum_n (c_kn - c_ko) x_kn) + sum_sn g_n q_s new_sn y_sn + h sum_s z_s
@@ -15,6 +15,7 @@ Programme   min  sum_k r_k (c_ko + sum_n (c_kn - c_ko) x_kn) + sum_sn g_n q_s ne
 (4)  sum_k q_s r_k x_kn <= U_n                    uplink
 (5)  sum_sn q_s new_sn y_sn <= B                  movement
 (5') sum_{n in f} sum_s q_s new_sn y_sn <= B_f     movement into a network
+(5'') sum_{n in M at l} sum_s q_s new_sn y_sn <= B_l   movement to the nodes of a location
 (6)  sum_n w_n v_sn + a_s z_s >= a_s, v_sn <= y_sn, sum_{n in f} v_sn <= 1   availability; a network counts once, because
      its sources may fail together
 (7)  sum_{n in P} y_sn + z_s >= 1                 a copy on tier 1
@@ -204,23 +205,19 @@ def _uplink(programme: Programme) -> None:
 
 
 def _movement(programme: Programme) -> None:
-    """(5) What is pushed fits the movement budget."""
+    """(5), (5'), (5'') What is pushed fits the movement budgets: in all, of each network and of each location's nodes."""
     problem = programme.problem
-    pushed = _sum([(_push_bytes(problem, s, n), y) for (s, n), y in programme.hold.items()])
-    if np.isfinite(problem.movement_limit_bytes):
-        limit = problem.movement_limit_bytes * 1e-6
-        programme.model.add_linear_constraint(pushed * 1e-6 <= limit, name="5")
-
-
-def _movement_per_network(programme: Programme) -> None:
-    """(5') What is pushed to a network fits its movement budget."""
-    problem, budget = programme.problem, programme.problem.settings.movement_budget_bytes_per_network
-    if budget is None:
-        return
-    network = problem.sources.network.tolist()
-    pushed = [(network[n], _push_bytes(problem, s, n), y) for (s, n), y in programme.hold.items() if network[n] >= 0]
-    for f, terms in _grouped(pushed):
-        programme.model.add_linear_constraint(_sum(terms) * 1e-6 <= budget * 1e-6, name=f"5'[{f}]")
+    slots, limits, first_location = problem.movement_slots, problem.movement_limits_bytes, problem.first_location_slot
+    pushed = [
+        (slot, _push_bytes(problem, s, n), y)
+        for (s, n), y in programme.hold.items()
+        for slot in slots[n].tolist()
+        if np.isfinite(limits[slot])
+    ]
+    for slot, terms in _grouped(pushed):
+        network, location = f"5'[{slot - 1}]", f"5''[{slot - first_location}]"
+        name = "5" if slot == 0 else network if slot < first_location else location
+        programme.model.add_linear_constraint(_sum(terms) * 1e-6 <= float(limits[slot]) * 1e-6, name=name)
 
 
 def _availability(programme: Programme) -> None:
@@ -282,7 +279,7 @@ def _tier_caps(programme: Programme) -> None:
 
 SHARE_RULES = (_demand_met_once, _serve_what_is_held, _coverage, _uplink)
 """(1), (2), (2') and (4): what ties shares to copies, in one scenario or on average."""
-COPY_RULES = (_storage, _movement, _movement_per_network, _availability, _tier_one, _spread, _tier_caps)
+COPY_RULES = (_storage, _movement, _availability, _tier_one, _spread, _tier_caps)
 """(3), (5) to (8) and (10): what binds copies whatever happens."""
 
 

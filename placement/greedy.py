@@ -23,7 +23,9 @@ from placement.copies import (
     add_while_fitting,
     copy_caps,
     has_room,
+    may_pay,
     movement_left,
+    pay,
     requests_per_segment,
     spare_storage,
 )
@@ -77,6 +79,7 @@ class _Instance(NamedTuple):
     survival: Float64  # (N,)
     uplink: Float64  # (N,)
     network: Int32  # (N,)
+    slots: Int64  # budgets that a push is taken from (N, 3)
     tier: Int64  # (N,)
     caps: Int64  # (4,)
 
@@ -88,7 +91,7 @@ class _State(NamedTuple):
     nobody: Float64  # probability that none of the copies in a row's reach is up (D,)
     uplink: Float64  # free (N,)
     spare: Float64  # free storage (N,)
-    budget: Float64  # bytes that may still move in all, then to each network (1 + networks,)
+    budget: Float64  # bytes that may still move within each budget (B,)
     first: Int64  # newest copy of each segment, -1 for none (S,)
     following: Int64  # the copy placed before it (capacity,)
     holder: Int64  # (capacity,)
@@ -139,6 +142,7 @@ def _instance(problem: PlacementProblem, start: Copies, among: Bool) -> _Instanc
         survival=problem.sources.survival,
         uplink=problem.usable_uplink_bytes,
         network=problem.sources.network,
+        slots=problem.movement_slots,
         tier=problem.sources.tier.astype(np.int64),
         caps=copy_caps(problem),
     )
@@ -256,7 +260,7 @@ def _best_copy(
     size, touched = instance.size[s], [np.int64(0) for _ in range(0)]
     may_push = size <= state.budget[0]
     near, current, spare, uplink, holds = instance.near, instance.current, state.spare, state.uplink, state.holds
-    network, budget = instance.network, state.budget
+    slots, budget = instance.slots, state.budget
     arrays = (state.stamp, state.value, state.load, instance.survival, instance.byte_price)
     for at in range(instance.current_start[s], instance.current_start[s + 1]):
         holds[current[at]] = valuation
@@ -268,7 +272,7 @@ def _best_copy(
             n = near[at]
             if not may_push or seen >= limit:
                 break
-            if size <= spare[n] and uplink[n] > 0 and holds[n] != valuation and size <= budget[network[n] + 1]:
+            if size <= spare[n] and uplink[n] > 0 and holds[n] != valuation and may_pay(n, size, slots, budget):
                 seen += 1
                 _value_row(row, arrays, prices, n, size, valuation, touched)
         for at in range(instance.current_start[s], instance.current_start[s + 1]):
@@ -333,9 +337,7 @@ def _pay(instance: _Instance, state: _State, s: int, n: int) -> None:
     for at in range(instance.current_start[s], instance.current_start[s + 1]):
         if instance.current[at] == n:
             return
-    state.budget[0] -= instance.size[s]
-    if instance.network[n] >= 0:
-        state.budget[instance.network[n] + 1] -= instance.size[s]
+    pay(n, instance.size[s], instance.slots, state.budget)
 
 
 @numba.njit(cache=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from ortools.math_opt.python import mathopt
 
-from placement.copies import Copies, within_limits
+from placement.copies import Copies, movement_left, within_limits
 from placement.flows import Flows
 from placement.prices import Guide
 from placement.problem import Bool, Float64, Int32, Int64, PlacementProblem
@@ -38,11 +38,11 @@ MB = 1e6
 
 @dataclass(frozen=True)
 class _Rest:
-    """What the segments outside a neighbourhood leave: storage, uplink (N,) and movement, in bytes."""
+    """What the segments outside a neighbourhood leave: storage, uplink (N,) and movement budgets (B,), in bytes."""
 
     storage: Float64
     uplink: Float64
-    movement: float
+    movement: Float64
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def improve_by_neighbourhoods(
     )
     for location in order[:count].tolist():
         search.improve_at(location)
-    return within_limits(problem, search.copies)  # what the programmes do not know: movement into each network
+    return within_limits(problem, search.copies)  # solvers may round a limit up
 
 
 class _Improvement:
@@ -134,13 +134,14 @@ class _Improvement:
         sent = np.bincount(
             graph.source[self.candidate_of_arc[arcs]], weights=self.sent[arcs] * self.share[arcs], minlength=n
         )
-        moved = float(graph.moved[others].sum())
-        strange_moved = ~problem.is_current(self.strangers.segment, self.strangers.source)
-        moved += float(strange[strange_moved].sum())
+        outside = Copies(
+            np.concatenate([self.strangers.segment, self.segment[others]]),
+            np.concatenate([self.strangers.source, graph.source[others]]),
+        )
         return _Rest(
             problem.storage_limit_bytes - storage,
             problem.usable_uplink_bytes - self.strange_sent - sent,
-            problem.movement_limit_bytes - moved,
+            movement_left(problem, outside),
         )
 
     def _choice(self, mine: Bool) -> _Choice:
@@ -271,15 +272,16 @@ class _Programme:
                 self.model.add_linear_constraint(served - slope * credit <= 1.0 - slope - slope * t)
 
     def _storage_and_movement(self) -> None:
-        """(3), (5)"""
+        """(3), (5), (5'), (5'')"""
         size = (self.graph.size[self.plan.segment[self.part]] / MB).tolist()
         for members in _groups(self.graph.source[self.part]):
             room = float(self.rest.storage[self.graph.source[self.part[members[0]]]]) / MB
             self.model.add_linear_constraint(mathopt.fast_sum([size[i] * self.hold[i] for i in members]) <= room)
         moved = np.flatnonzero(self.graph.moved[self.part] > 0)
-        if len(moved) and np.isfinite(self.rest.movement):
-            pushed = mathopt.fast_sum([size[i] * self.hold[i] for i in moved])
-            self.model.add_linear_constraint(pushed <= max(0.0, self.rest.movement) / MB)
+        slots = self.plan.problem.movement_slots[self.graph.source[self.part[moved]]]
+        for slot in np.unique(slots[np.isfinite(self.rest.movement[slots])]):
+            pushed = mathopt.fast_sum([size[i] * self.hold[i] for i in moved[(slots == slot).any(axis=1)]])
+            self.model.add_linear_constraint(pushed <= max(0.0, float(self.rest.movement[slot])) / MB)
 
     def _uplink(self) -> None:
         """(4)"""

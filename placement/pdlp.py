@@ -7,6 +7,12 @@ limit, at first in proportion to its demand; its duals price_n^g then say where 
 
 At last all parts are solved once more at the mean prices in place of limits, which
 makes their other duals fit. Any duals prove a bound, so PDLP may stop early. Iterations limit it; the time is a guard.
+
+Where (2') is in the relaxation, the duals d_t of a row's tangents become one price and one tangent for the certificate,
+
+    once = d_inf + sum_t d_t,   e^-tangent = sum_t d_t e^-t / once,   d_inf the dual of (1),
+
+which proves at least as much: the intercept of a tangent is convex in its slope.
 """
 
 from __future__ import annotations
@@ -18,8 +24,10 @@ from ortools.pdlp import solvers_pb2
 from ortools.pdlp.python import pdlp
 from scipy import sparse
 
-from placement.bound import Prices, certify
+from placement.bound import FLAT, Prices, certify
 from placement.errors import ProblemError
+from placement.flows import Flows
+from placement.formulation import TANGENTS
 from placement.problem import Bool, Float64, Int32, PlacementProblem
 from placement.relaxation import UNIT_BYTES, Limits, Relaxation, relax
 
@@ -74,6 +82,7 @@ class PdlpAnswer:
         segment: segment of each copy that is held at least in part. (H,)
         source: its source. (H,)
         share: how far, in (0, 1]. (H,)
+        flows: expected shares that they serve, sorted by (row, source).
         iterations: of all solves together.
     """
 
@@ -82,6 +91,7 @@ class PdlpAnswer:
     segment: Int32
     source: Int32
     share: Float64
+    flows: Flows
     iterations: int
 
 
@@ -106,16 +116,16 @@ def solve_relaxation(problem: PlacementProblem, settings: PdlpSettings | None = 
         for g, part in enumerate(parts):
             solutions[g] = _solve(part, part.cost, part.within(_scaled(whole, shares[g])), solutions[g], chosen)
         tried.append(_prices(problem, parts, solutions, shares))
-    copies = _copies(parts, solutions)
+    copies, flows = _copies(parts, solutions), _flows(problem, parts, solutions)
     if len(parts) > 1:
         mean, free = tried[-1], Limits(np.full_like(whole.storage, np.inf), np.full_like(whole.uplink, np.inf), np.inf)
         for g, part in enumerate(parts):
             solutions[g] = _solve(part, _priced(problem, part, mean), part.within(free), solutions[g], chosen)
         fitting = _prices(problem, parts, solutions, shares)
-        tried.append(replace(mean, once=fitting.once, backing=fitting.backing))
+        tried.append(replace(mean, once=fitting.once, backing=fitting.backing, tangent=fitting.tangent))
     bounds = [certify(problem, prices) for prices in tried]
     best = int(np.argmax(bounds))
-    return PdlpAnswer(bounds[best], tried[best], *copies, iterations=sum(s.iterations for s in solutions))
+    return PdlpAnswer(bounds[best], tried[best], *copies, flows, iterations=sum(s.iterations for s in solutions))
 
 
 def parts_of(n_segments: int, n_parts: int) -> list[Bool]:
@@ -163,12 +173,19 @@ def _prices(problem: PlacementProblem, parts: list[Relaxation], solutions: list[
     """Duals as prices: limits at the mean over the parts' shares, rows and segments at those of their part."""
     n = len(problem.sources)
     limits = (shares * _limit_prices(parts, solutions)).sum(axis=0)
-    once, backing = np.zeros(len(problem.demand)), np.zeros(len(problem.segments))
+    once, slope, backing = np.zeros(len(problem.demand)), np.zeros(len(problem.demand)), np.zeros(len(problem.segments))
     for part, solution in zip(parts, solutions, strict=True):
-        served_once = np.maximum(0.0, -solution.dual[part.rows["1"]])
-        once[part.demand_row] = served_once / problem.demand.requests[part.demand_row]
+        once[part.demand_row] = np.maximum(0.0, -solution.dual[part.rows["1"]])
+        for t in TANGENTS if len(part.covered_row) else ():
+            dual = np.maximum(0.0, -solution.dual[part.rows[f"2'[{t}]"]])
+            once[part.covered_row] += dual
+            slope[part.covered_row] += dual * np.exp(-t)
         backing[part.columns.backed] = np.maximum(0.0, solution.dual[part.rows["7"]])
-    return Prices(limits[:n], limits[n:-1], float(limits[-1]), once, backing)
+    tangent = np.full(len(once), FLAT)
+    touched = slope > once * np.exp(-FLAT)
+    tangent[touched] = -np.log(slope[touched] / once[touched])
+    once = np.divide(once, problem.demand.requests, out=np.zeros(len(once)), where=problem.demand.requests > 0)
+    return Prices(limits[:n], limits[n:-1], float(limits[-1]), once, backing, tangent)
 
 
 def _priced(problem: PlacementProblem, part: Relaxation, prices: Prices) -> Float64:
@@ -188,6 +205,17 @@ def _copies(parts: list[Relaxation], solutions: list[_Solution]) -> tuple[Int32,
     order = np.lexsort((source, segment))
     order = order[share[order] > SMALLEST_SHARE]
     return segment[order].astype(np.int32), source[order].astype(np.int32), share[order]
+
+
+def _flows(problem: PlacementProblem, parts: list[Relaxation], solutions: list[_Solution]) -> Flows:
+    """What each arc serves, x_kn = p_n u_kn."""
+    row = np.concatenate([part.columns.arc_row for part in parts])
+    source = np.concatenate([part.columns.arc_source for part in parts])
+    u = np.concatenate([s.primal[p.columns.u] for p, s in zip(parts, solutions, strict=True)])
+    share = problem.sources.survival[source] * u
+    order = np.lexsort((source, row))
+    order = order[u[order] > SMALLEST_SHARE]
+    return Flows(row[order], source[order].astype(np.int32), share[order])
 
 
 def _solve(part: Relaxation, cost: Float64, upper: Float64, start: _Solution, settings: PdlpSettings) -> _Solution:

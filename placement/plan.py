@@ -33,6 +33,27 @@ ROUTES_SCHEMA = pa.schema(_ROUTES)
 
 
 @dataclass(frozen=True)
+class PlanRisk:
+    """What a plan, and the plan for the mean alone, come to in drawn scenarios that chose neither.
+
+    Attributes:
+        scenarios: how many there were.
+        level: the q of CVaR_q, the mean over the worst 1 - q of them.
+        expected_cost: mean cost of the plan, in millidollars.
+        cvar_bytes: bytes that no node serves, in the mean over the worst.
+        mean_plan_cost: the same of the plan for the mean alone.
+        mean_plan_cvar_bytes: and of its bytes.
+    """
+
+    scenarios: int
+    level: float
+    expected_cost: float
+    cvar_bytes: float
+    mean_plan_cost: float
+    mean_plan_cvar_bytes: float
+
+
+@dataclass(frozen=True)
 class Plan:
     """Copies, flows and what is proven about them. Codes are those of the problem that the plan answers.
 
@@ -54,6 +75,7 @@ class Plan:
         binding: sentences that name the limits which bind.
         bytes_moved: bytes to push.
         method: the step of the ladder that found the plan.
+        risk: its figures in scenarios, where any are drawn.
     """
 
     segment: Int32
@@ -72,6 +94,7 @@ class Plan:
     binding: tuple[str, ...]
     bytes_moved: int
     method: str
+    risk: PlanRisk | None = None
 
     def __post_init__(self) -> None:
         problems = _plan_problems(self)

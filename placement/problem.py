@@ -268,11 +268,29 @@ class PlacementProblem:
 
     @cached_property
     def movement_limits_bytes(self) -> Float64:
-        """Most bytes to push in all, then to each network, (1 + networks,)."""
-        budget = self.settings.movement_budget_bytes_per_network
-        limits = np.full(2 + int(self.sources.network.max(initial=-1)), np.inf if budget is None else float(budget))
-        limits[0] = self.movement_limit_bytes
-        return limits
+        """Most bytes to push in all, to each network, to the nodes of each location, and where no budget holds, (B,)."""
+        settings, networks = self.settings, 1 + int(self.sources.network.max(initial=-1))
+        budgets = (settings.movement_budget_bytes_per_network, settings.movement_budget_bytes_per_location)
+        into = [np.inf if budget is None else float(budget) for budget in budgets]
+        counts = [1, networks, len(self.locations), 1]
+        return np.repeat([self.movement_limit_bytes, *into, np.inf], counts)
+
+    @property
+    def first_location_slot(self) -> int:
+        """Where the budgets of locations begin in `movement_limits_bytes`."""
+        return len(self.movement_limits_bytes) - 1 - len(self.locations)
+
+    @cached_property
+    def movement_slots(self) -> Int64:
+        """The budgets of `movement_limits_bytes` that a push to each source is taken from, (N, 3).
+
+        Of POPs, and of nodes in no network or no location, the last one, which is endless.
+        """
+        sources, endless = self.sources, len(self.movement_limits_bytes) - 1
+        network = np.where(sources.network >= 0, 1 + sources.network, endless)
+        located = (sources.location >= 0) & ~self.is_pop
+        location = np.where(located, self.first_location_slot + sources.location, endless)
+        return np.ascontiguousarray(np.column_stack([np.zeros(len(network)), network, location]).astype(np.int64))
 
     @cached_property
     def unplaceable(self) -> Bool:

@@ -11,7 +11,8 @@ the origin. With u_kn = x_kn / p_n and save_kn = base_k - c_kn > 0,
 (5)  sum_sn q_s new_sn y_sn <= B                  (7)  sum_{n in P} y_sn + z_s >= 1
 (2') sum_{n in M} p_n u_kn <= 1 - e^-t + e^-t (sum_{n in M} w_n y_sn - t)    and    (8)  sum_{n in f} y_sn <= k_f
 
-The certificate of `placement/bound.py` drops (2') and (8); with them the optimum is higher, but the prices prove less.
+The certificate of `placement/bound.py` keeps one tangent (2') of each row, which stands for several, and drops (8): with
+(8) the optimum is higher, but the prices prove less.
 """
 
 from __future__ import annotations
@@ -97,6 +98,7 @@ class Relaxation:
         matrix: (rows, columns)
         rows: where the rows of each numbered constraint are.
         demand_row: demand row of each row of (1).
+        covered_row: demand row of each row of (2') at one tangent; none without (2').
     """
 
     columns: Columns
@@ -107,6 +109,7 @@ class Relaxation:
     upper: Float64
     rows: dict[str, slice]
     demand_row: Int64
+    covered_row: Int64
 
     def within(self, limits: Limits) -> Float64:
         """Upper bounds of the rows under other limits on (3), (4) and (5)."""
@@ -159,8 +162,7 @@ def relax(
     _serve_what_is_held(rows, columns)
     _limits(problem, rows, columns)
     _tier_one(problem, rows, columns)
-    if coverage:
-        _coverage(problem, rows, columns, row)
+    covered = _coverage(problem, rows, columns, row) if coverage else np.zeros(0, np.int64)
     if spread:
         _spread(problem, rows, columns)
     return Relaxation(
@@ -172,6 +174,7 @@ def relax(
         upper=np.concatenate(rows.upper),
         rows=rows.named,
         demand_row=demand_row,
+        covered_row=demand_row[covered],
     )
 
 
@@ -266,22 +269,23 @@ def _tier_one(problem: PlacementProblem, rows: _Rows, columns: Columns) -> None:
     rows.add("7", free, (at, columns.y[backing], np.ones(len(at))), (z, columns.z, np.ones(len(z))), least=1.0)
 
 
-def _coverage(problem: PlacementProblem, rows: _Rows, columns: Columns, row: Int64) -> None:
-    """(2') Nodes together serve only while one of them is up."""
+def _coverage(problem: PlacementProblem, rows: _Rows, columns: Columns, row: Int64) -> Int64:
+    """(2') Nodes together serve only while one of them is up; the rows of (1) that several nodes serve."""
     mesh = np.flatnonzero(~problem.is_pop[columns.arc_source])
     several = np.bincount(row[mesh], minlength=len(row)) > 1
     mesh = mesh[several[row[mesh]]]
-    at, (source, y) = np.unique(row[mesh], return_inverse=True)[1], (columns.arc_source[mesh], columns.arc_copy[mesh])
-    n_rows = int(at.max(initial=-1)) + 1
+    covered, at = np.unique(row[mesh], return_inverse=True)
+    source, y = columns.arc_source[mesh], columns.arc_copy[mesh]
     for t in TANGENTS:
         slope = float(np.exp(-t))
         served = (at, columns.u[mesh], problem.sources.survival[source])
         rows.add(
             f"2'[{t}]",
-            np.full(n_rows, 1 - slope - slope * t),
+            np.full(len(covered), 1 - slope - slope * t),
             served,
             (at, columns.y[y], -slope * problem.credit[source]),
         )
+    return np.asarray(covered)
 
 
 def _spread(problem: PlacementProblem, rows: _Rows, columns: Columns) -> None:

@@ -53,10 +53,10 @@ def may_hold(problem: PlacementProblem, segment: int) -> Bool:
 
 
 def may_receive(problem: PlacementProblem, segment: int, left: Float64) -> Bool:
-    """Sources that hold the segment now or whose network may still be pushed so many bytes, (N,)."""
+    """Sources that hold the segment now or that may still be pushed so many bytes, (N,)."""
     everyone = np.arange(len(problem.sources), dtype=np.int32)
     is_current = problem.is_current(np.full(len(everyone), segment, np.int32), everyone)
-    return np.asarray(is_current | (problem.segments.bytes[segment] <= left[problem.sources.network + 1]))
+    return np.asarray(is_current | (problem.segments.bytes[segment] <= left[problem.movement_slots].min(axis=1)))
 
 
 def fewest_copies(
@@ -143,12 +143,13 @@ def _offers(problem: PlacementProblem, copies: Copies) -> Copies:
     pops_first = ~problem.is_pop[candidates] & problem.settings.require_tier_one_copy
     ranked = candidates[np.lexsort((candidates, price[candidates], pops_first))]
     segments, sources = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
-    left, by_network = movement_left(problem, copies), problem.settings.movement_budget_bytes_per_network is not None
+    left = movement_left(problem, copies)
+    by_place = bool(np.isfinite(left[1:]).any())
     for s in needy:
-        able = ranked[may_receive(problem, int(s), left)[ranked]] if by_network else ranked
+        able = ranked[may_receive(problem, int(s), left)[ranked]] if by_place else ranked
         chosen = _mend(problem, copies, int(s), able, spare)
         spare[chosen] -= problem.segments.bytes[s]
-        if by_network:
+        if by_place:
             left -= moved_bytes(problem, Copies(np.full(len(chosen), s, np.int32), chosen.astype(np.int32)))
         segments.append(np.full(len(chosen), s, dtype=np.int32))
         sources.append(chosen.astype(np.int32))

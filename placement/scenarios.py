@@ -23,6 +23,8 @@ from placement.requirements import missing_requirements
 
 POISSON_DISPERSION = 1e-6
 """Below this dispersion requests are drawn from the Poisson law."""
+EXACT_ARCS = 50_000
+"""Arcs up to which the shares of a scenario are exact; in larger ones they are filled, for all plans alike."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,16 @@ class Scenarios:
     def __len__(self) -> int:
         return len(self.requests)
 
+    def part(self, first: int, end: int) -> Scenarios:
+        """Some of the scenarios."""
+        return Scenarios(self.requests[first:end], self.up[first:end])
+
     def problem(self, base: PlacementProblem, at: int) -> PlacementProblem:
-        """The instance as it turns out in one scenario."""
+        """The instance as it turns out in one scenario: known, so that no uplink needs a margin."""
+        arcs = min(base.settings.exact_flow_arcs, EXACT_ARCS)
         return replace(
             base,
+            settings=replace(base.settings, uplink_quantile=None, exact_flow_arcs=arcs),
             demand=replace(base.demand, requests=self.requests[at]),
             sources=replace(base.sources, survival=self.up[at].astype(np.float64)),
         )
@@ -136,9 +144,15 @@ def improve(
 
 def conditional_value_at_risk(values: Float64, tail: float) -> float:
     """Mean of the largest 1 - tail of the values, the last of them counted in part."""
-    falling, share = np.sort(values)[::-1], (1.0 - tail) * len(values)
-    weight = np.clip(share - np.arange(len(values)), 0.0, 1.0)
-    return float(falling @ weight / weight.sum())
+    return float(values @ tail_weights(values, tail))
+
+
+def tail_weights(values: Float64, tail: float) -> Float64:
+    """Weights, of sum 1, of the largest 1 - tail of the values, the last of them in part; of equals the first, (K,)."""
+    share = (1.0 - tail) * len(values)
+    weight = np.zeros(len(values))
+    weight[np.argsort(-values, kind="stable")] = np.clip(share - np.arange(len(values)), 0.0, 1.0)
+    return np.asarray(weight / weight.sum())
 
 
 def _requests(problem: PlacementProblem, count: int, rng: np.random.Generator) -> Float64:

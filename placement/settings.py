@@ -30,6 +30,8 @@ class PlacementSettings:
     """Most bytes that one plan may push to sources that do not hold them; null for no limit."""
     movement_budget_bytes_per_network: int | None = None
     """Most bytes that one plan may push to the sources of any one network; null for no limit."""
+    movement_budget_bytes_per_location: int | None = None
+    """Most bytes that one plan may push to the nodes of any one location; null for no limit."""
     availability_target: float = 0.999
     """Least probability that a live copy of each segment exists over the horizon, in [0, 1)."""
     availability_target_by_popularity: tuple[float, ...] | None = None
@@ -50,6 +52,12 @@ class PlacementSettings:
     """Share of the uplink of a source of tier 1, 2 and 3 that a plan may count on: the rest is headroom."""
     uplink_quantile: float | None = None
     """Probability, in [0.5, 1), with which a nearly full uplink must suffice; null plans for mean demand alone."""
+    scenarios: int = 0
+    """Drawn demands and departures in which plans compete by mean cost and tail; 0 plans for the mean alone."""
+    cvar_level: float = 0.9
+    """The tail is the mean over the worst 1 - cvar_level of the scenarios, in [0, 1)."""
+    cvar_weight_millidollars_per_gb: float = 10.0
+    """Price of each GB that no node serves in that tail, on top of the mean cost."""
     minimum_improvement_share: float = 0.001
     """A plan that moves bytes replaces the one that moves none only if it saves at least this share of the cost."""
     candidates_per_location: int = 24
@@ -68,8 +76,10 @@ class PlacementSettings:
     """Branch-and-bound nodes after which the solver stops: the same on every machine, unlike a time."""
     time_limit_seconds: float = 60.0
     """Guard on the solver's time; a plan comes back in any case."""
+    price_engine: Literal["own", "pdlp"] = "own"
+    """Who finds the prices that prove the lower bound and guide the placement: our own passes, or PDLP of OR-Tools."""
     bound_iterations: int = 1_000
-    """Most passes of the price search that proves the lower bound and guides the placement."""
+    """Most passes of the price search that proves the bound and guides the placement; PDLP iterates five times for each."""
     bound_arc_visits: int = 5_000_000_000
     """Work of the price search, in arcs looked at (some 30 ns each), after which it stops."""
     starting_candidates: int = 4
@@ -97,6 +107,8 @@ def _setting_problems(settings: PlacementSettings) -> list[str]:
     quantile = settings.uplink_quantile
     if quantile is not None and not 0.5 <= quantile < 1:
         problems.append(f"Expected uplink_quantile in [0.5, 1) or null, got {quantile!r}.")
+    if not 0 <= settings.cvar_level < 1:
+        problems.append(f"Expected cvar_level in [0, 1), got {settings.cvar_level!r}.")
     targets = settings.availability_target_by_popularity
     if targets is not None and (len(targets) != 3 or not all(0 <= target < 1 for target in targets)):
         wanted = "three numbers in [0, 1) or null"
@@ -118,15 +130,18 @@ def _setting_problems(settings: PlacementSettings) -> list[str]:
     caps = settings.max_copies_by_tier
     if caps is not None and (len(caps) != 3 or any(cap < 0 for cap in caps)):
         problems.append(f"Expected max_copies_by_tier to be three numbers >= 0 or null, got {caps!r}.")
-    for name in ("movement_budget_bytes", "movement_budget_bytes_per_network"):
+    for name in _BUDGETS:
         budget = getattr(settings, name)
         if budget is not None and not budget >= 0:
             problems.append(f"Expected {name} >= 0 or null, got {budget!r}.")
     if settings.solver not in ("highs", "cp-sat", "gscip"):
         problems.append(f"Expected solver to be 'highs', 'cp-sat' or 'gscip', got {settings.solver!r}.")
+    if settings.price_engine not in ("own", "pdlp"):
+        problems.append(f"Expected price_engine to be 'own' or 'pdlp', got {settings.price_engine!r}.")
     return problems
 
 
+_BUDGETS = ("movement_budget_bytes", "movement_budget_bytes_per_network", "movement_budget_bytes_per_location")
 _FLOATS = (
     "latency_millidollars_per_request_second",
     "reward_millidollars_per_gb",
@@ -135,6 +150,8 @@ _FLOATS = (
     "origin_rtt_ms",
     "origin_fallback_millidollars",
     "failure_detection_ms",
+    "scenarios",
+    "cvar_weight_millidollars_per_gb",
     "minimum_improvement_share",
     "whole_programme_arcs",
     "exact_flow_arcs",

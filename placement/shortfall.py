@@ -2,7 +2,7 @@
 
 A reason names one constraint where one will do. First what no plan could meet, whatever else it held: a POP (7), a cap
 (10), room for the segment itself (3), the target (6). Then what the required copies lack beside everything else: bytes
-to move (5, 5'), room (3), or several. `Relaxation.applied` grants exactly what the sentence asks for.
+to move (5, 5', 5''), room (3), or several. `Relaxation.applied` grants exactly what the sentence asks for.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Relaxation:
         storage_bytes: more storage at each source. (N,)
         movement_bytes: more bytes to move.
         network_bytes: more bytes to move to any one network.
+        location_bytes: more bytes to move to the nodes of any one location.
     """
 
     segments: Int64
@@ -44,13 +45,23 @@ class Relaxation:
     popularity: int = -1
     movement_bytes: int = 0
     network_bytes: int = 0
+    location_bytes: int = 0
 
     @property
     def size(self) -> tuple[int, int]:
         """How many limits are relaxed, and by how many bytes: the least relaxation has the least of it."""
-        amounts = (int(self.storage_bytes.sum()), self.movement_bytes, self.network_bytes)
+        amounts = (int(self.storage_bytes.sum()), *(more for _, _, more in self._movement))
         parts = (self.needs_pop, self.tier_one_cap > 0, self.target is not None, *amounts)
         return sum(map(bool, parts)), sum(amounts)
+
+    @property
+    def _movement(self) -> tuple[tuple[str, str, int], ...]:
+        """Number, setting and further bytes of each budget."""
+        return (
+            ("(5)", "movement_budget_bytes", self.movement_bytes),
+            ("(5')", "movement_budget_bytes_per_network", self.network_bytes),
+            ("(5'')", "movement_budget_bytes_per_location", self.location_bytes),
+        )
 
     def applied(self, problem: PlacementProblem) -> PlacementProblem:
         """The problem with what this asks for granted (a POP alone cannot be conjured up)."""
@@ -59,12 +70,9 @@ class Relaxation:
             settings = replace(settings, max_copies_by_tier=(self.tier_one_cap, *settings.max_copies_by_tier[1:]))
         if self.target is not None:
             settings = self._with_target(settings)
-        if settings.movement_budget_bytes is not None:
-            budget = settings.movement_budget_bytes + self.movement_bytes
-            settings = replace(settings, movement_budget_bytes=budget)
-        if settings.movement_budget_bytes_per_network is not None:
-            budget = settings.movement_budget_bytes_per_network + self.network_bytes
-            settings = replace(settings, movement_budget_bytes_per_network=budget)
+        for _, name, more in self._movement:
+            if (budget := getattr(settings, name)) is not None:
+                settings = replace(settings, **{name: budget + more})
         sources = replace(sources, storage_bytes=sources.storage_bytes + self.storage_bytes)
         return replace(problem, settings=settings, sources=sources)
 
@@ -90,14 +98,11 @@ class Relaxation:
             if self.popularity < 0:
                 return f"(6) {live}: lower availability_target to it."
             return f"(6) {live}: lower the {CLASSES[self.popularity]}'s in availability_target_by_popularity to it."
-        wishes = []
-        if self.movement_bytes:
-            wishes.append(f"raise movement_budget_bytes by {self.movement_bytes} bytes")
+        asked = [(number, f"raise {name} by {more} bytes") for number, name, more in self._movement if more]
+        number = asked[0][0] if asked else "(3)"
+        wishes = [wish for _, wish in asked]
         if self.storage_bytes.any():
-            wishes.append(f"add storage: {self._storage_wishes(problem)}")
-        if self.network_bytes:
-            wishes.append(f"raise movement_budget_bytes_per_network by {self.network_bytes} bytes")
-        number = "(5)" if self.movement_bytes else "(5')" if self.network_bytes else "(3)"
+            wishes.insert(1 if self.movement_bytes else 0, f"add storage: {self._storage_wishes(problem)}")
         if not wishes:
             return f"{number} {name}{others} could meet its requirements within all limits, but no plan tried does."
         return f"{number} {name} misses its requirements{others}: {' and '.join(wishes)}."
@@ -210,12 +215,13 @@ def _beside(problem: PlacementProblem, copies: Copies, segments: Int64) -> Relax
         spare[added] -= sizes[s]
         left -= moved_bytes(problem, Copies(np.full(len(added), s, dtype=np.int32), added))
         lacking += [s] if len(added) else []
-    lacking_bytes = np.ceil(np.maximum(-left, 0.0)).astype(np.int64)
+    lacking_bytes, first_location = np.ceil(np.maximum(-left, 0.0)).astype(np.int64), problem.first_location_slot
     return Relaxation(
         np.array(sorted(lacking) or segments, dtype=np.int64),
         _storage_for(problem, np.maximum(-spare, 0.0)),
         movement_bytes=int(lacking_bytes[0]),
-        network_bytes=int(lacking_bytes[1:].max(initial=0)),
+        network_bytes=int(lacking_bytes[1:first_location].max(initial=0)),
+        location_bytes=int(lacking_bytes[first_location:].max(initial=0)),
     )
 
 

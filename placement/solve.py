@@ -2,18 +2,22 @@
 
 The ladder, each step kept only if it is cheaper: the current copies with the best flows (at once, moving nothing); the
 copies that a dive makes of the relaxation, with greedy for what is left; greedy alone; the whole programme where it is
-small, else neighbourhoods chosen anew. Then the binding limits in words, and the judge.
+small, else neighbourhoods chosen anew. Where `scenarios` are drawn, the plan of least risk in them takes the place of the
+cheapest on average. Then the binding limits in words, and the judge.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 from placement.copies import Copies, keep_current, within_limits
 from placement.dive import dive
+from placement.engines import guide_of
 from placement.flows import best_flows
 from placement.formulation import arc_count, solve_whole
 from placement.greedy import place_greedily
+from placement.hedging import hedged
 from placement.neighbourhoods import improve_by_neighbourhoods
 from placement.plan import Plan
 from placement.prices import Guide, search_prices
@@ -33,12 +37,10 @@ def solve(problem: PlacementProblem, *, seed: int = 0, progress: Progress | None
     tell = progress or (lambda _: None)
     best = _price(problem, "current copies", meet_requirements(problem, keep_current(problem)))
     tell(f"current copies: {best.cost:.1f} m$")
-    guide = search_prices(problem)
+    guide = guide_of(problem)
     proof = guide.bound
     tell(f"bound {proof.value:.1f} m$")
-    for method, copies in _candidates(problem, guide):
-        best = _better(problem, best, _price(problem, method, copies))
-        tell(f"{method}: best {best.cost:.1f} m$")
+    best = _climbed(problem, guide, best, tell)
     bound = proof.value
     if len(problem.segments) and arc_count(problem) <= problem.settings.whole_programme_arcs:
         answer = solve_whole(problem, seed=seed, hint=best.copies)
@@ -49,7 +51,32 @@ def solve(problem: PlacementProblem, *, seed: int = 0, progress: Progress | None
     else:
         best = _improved(problem, guide, best, seed)
         tell(f"neighbourhoods: best {best.cost:.1f} m$")
-    return judged(problem, published(problem, best, bound, proof.prices))
+    risk = None
+    if problem.settings.scenarios:
+        best, risk = hedged(problem, best, _Ladder(guide, seed), seed=seed)
+        tell(f"{best.method}: {risk.cvar_bytes / 1e9:.3f} GB unserved by nodes in the worst scenarios")
+    return judged(problem, replace(published(problem, best, bound, proof.prices), risk=risk))
+
+
+def _climbed(problem: PlacementProblem, guide: Guide, best: Incumbent, tell: Progress) -> Incumbent:
+    """The same or cheaper after the copies that the guide suggests, and greedy."""
+    for method, copies in _candidates(problem, guide):
+        best = _better(problem, best, _price(problem, method, copies))
+        tell(f"{method}: best {best.cost:.1f} m$")
+    return best
+
+
+@dataclass(frozen=True)
+class _Ladder:
+    """Climbs from given copies in a problem like the guide's, with passes of our own that start at the guide's prices."""
+
+    guide: Guide
+    seed: int
+
+    def __call__(self, problem: PlacementProblem, start: Copies) -> Copies:
+        guide = search_prices(problem, start=self.guide.bound.prices)
+        best = _climbed(problem, guide, _price(problem, "", start), lambda _: None)
+        return _improved(problem, guide, best, self.seed).copies
 
 
 def _candidates(problem: PlacementProblem, guide: Guide) -> Iterator[tuple[str, Copies]]:

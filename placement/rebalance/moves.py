@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from placement.copies import Copies, copy_caps, spare_storage
+from placement.copies import Copies, copy_caps, movement_left, pay, spare_storage
 from placement.problem import BYTES_PER_GB, Bool, Float64, Int32, Int64, PlacementProblem
 from placement.rebalance.evictions import Room
 from placement.rebalance.ground import Ground
@@ -99,7 +99,7 @@ class _State:
     uplinks: Uplinks
     mesh_price: Float64  # mean price of a request that nodes serve, with the price of its uplink (D,)
     spare: Float64  # (N,)
-    budget: float
+    budget: Float64  # bytes that may still move within each budget of the problem (B,)
     network_budget: Float64  # bytes that may still move into each failure domain
     holders: dict[int, list[int]]
     missing: Bool  # segments that miss a requirement (S,)
@@ -134,7 +134,7 @@ class _State:
             uplinks=uplinks,
             mesh_price=_mesh_price(ground, uplinks),
             spare=spare_storage(problem, copies),
-            budget=problem.movement_limit_bytes - float(pushed.sum()),
+            budget=movement_left(problem, copies),
             network_budget=np.asarray((np.inf if most is None else most) - into, dtype=np.float64),
             holders={},
             missing=missing_requirements(problem, copies),
@@ -163,7 +163,7 @@ class _State:
         if 0 < self.candidates.lost[s] <= self.replaced.get(s, 0):
             return None
         nodes = self._allowed(s)
-        if self.size[s] > self.budget or not len(nodes):
+        if not len(nodes):
             return None
         saving, served = self._new_requests(s, nodes)
         value = self.uplinks.value(nodes, served, saving, float(self.size[s]))[0] + self._mending(s, nodes)
@@ -198,6 +198,7 @@ class _State:
         full = np.bincount(tier[held], minlength=4) >= self.caps
         ok &= ~full[tier[nodes]]
         ok &= self.network_budget[problem.domain[nodes]] >= self.size[s]
+        ok &= self.budget[problem.movement_slots[nodes]].min(axis=1) >= self.size[s]
         return np.asarray(nodes[ok])
 
     def _new_requests(self, s: int, nodes: Int64) -> tuple[Float64, Float64]:
@@ -238,7 +239,7 @@ class _State:
             self.missing[s] = False
         self._serve(s, n)
         self.spare[n] += self.room.drop(push.evicted) - self.size[s]
-        self.budget -= float(self.size[s])
+        pay(n, float(self.size[s]), problem.movement_slots, self.budget)
         self.network_budget[problem.domain[n]] -= float(self.size[s])
         self._cover(s, n)
         self.holders[s].append(n)

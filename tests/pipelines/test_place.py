@@ -56,6 +56,16 @@ def test_place__publishes_a_plan_whose_checksums_match(forecasted: TinyHome) -> 
     assert value["bound_millidollars"] <= value["objective_millidollars"] + 1e-6
 
 
+def test_place__says_what_scenarios_come_to(forecasted: TinyHome) -> None:
+    """Both figures, of the plan and of the plan for the mean, in the manifest and in the summary; none without scenarios."""
+    config = forecasted.config("placement", "planning.placement.scenarios=4", "planning.placement.neighbourhoods=0")
+    value, text = place_step(config, forecasted.home, QUIET, at="", dry_run=True)
+    assert value["risk"]["scenarios"] == 4
+    assert value["risk"]["expected_cost"] > 0
+    assert "In 4 drawn scenarios: " in text
+    assert place(forecasted, "planning.placement.neighbourhoods=0", dry_run=True)["risk"] is None
+
+
 def test_place__keeps_within_every_nodes_storage_and_consent(forecasted: TinyHome) -> None:
     """Looked at from the written tables, without the checker's help."""
     place(forecasted)

@@ -149,6 +149,7 @@ def test_solve__extremes_with_every_rule_on(change: Change) -> None:
         everything=False,
         uplink_quantile=0.9,
         movement_budget_bytes_per_network=30_000_000,
+        movement_budget_bytes_per_location=40_000_000,
         availability_target_by_popularity=(0.999, 0.99, 0.9),
         max_copies_by_tier=(1, 2, 2),
     )
@@ -162,7 +163,9 @@ def test_solve__a_segment_larger_than_any_device_stays_on_tier_one() -> None:
     assert any("larger than the room of every eligible node" in sentence for sentence in plan.binding)
 
 
-@pytest.mark.parametrize("name", ["movement_budget_bytes", "movement_budget_bytes_per_network"])
+@pytest.mark.parametrize(
+    "name", ["movement_budget_bytes", "movement_budget_bytes_per_network", "movement_budget_bytes_per_location"]
+)
 def test_solve__a_budget_of_nothing_moves_nothing(name: str) -> None:
     """What is held stays, and nothing is pushed to a node."""
     budgets: dict[str, Any] = {"movement_budget_bytes": None, name: 0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,6 +74,14 @@ def test_network_budget__another_network_takes_the_copy() -> None:
     problem, plan = hand_world([("a", "n0")])
     settings = RebalanceSettings(most_bytes_per_network=GB - 1)
     assert rebalance(problem, plan, [NodeFailed("n0")], settings=settings).plan.bytes_moved == 0
+
+
+@pytest.mark.parametrize(("budget", "moved"), [(0, 0), (GB - 1, 0), (GB, GB), (None, GB)])
+def test_location_budget__in_threes(budget: int | None, moved: int) -> None:
+    """The problem's own budget of a location binds replacements, too: none, one byte short, exactly enough, no limit."""
+    problem, plan = hand_world([("a", "n0")])
+    problem = replace(problem, settings=replace(problem.settings, movement_budget_bytes_per_location=budget))
+    assert rebalance(problem, plan, [NodeFailed("n0")]).plan.bytes_moved == moved
 
 
 def test_failed__room_is_made_by_what_is_worth_less() -> None:

@@ -86,6 +86,9 @@ def keeps_hard_limits(problem: PlacementProblem, copies: Copies) -> bool:
     pushed, networks = sizes[is_new].sum(), problem.sources.network[copies.source[is_new]]
     into = np.bincount(networks[networks >= 0], weights=sizes[is_new][networks >= 0].astype(np.float64))
     per_network = problem.settings.movement_budget_bytes_per_network
+    per_location = problem.settings.movement_budget_bytes_per_location
+    there = np.where(problem.is_pop, -1, problem.sources.location)[copies.source[is_new]]
+    at_place = np.bincount(there[there >= 0], weights=sizes[is_new][there >= 0].astype(np.float64))
     domains = copies.segment * 1000 + problem.sources.network[copies.source]
     crowded = np.unique(domains, return_counts=True)[1].max(initial=0) > problem.settings.max_copies_per_network
     banned = not problem.sources.eligible[copies.source].all()
@@ -93,6 +96,7 @@ def keeps_hard_limits(problem: PlacementProblem, copies: Copies) -> bool:
         (used <= problem.storage_limit_bytes).all()
         and (pushed <= problem.movement_limit_bytes)
         and into.max(initial=0) <= (np.inf if per_network is None else per_network)
+        and at_place.max(initial=0) <= (np.inf if per_location is None else per_location)
         and not crowded
         and not banned
     )
