@@ -39,6 +39,7 @@ REPLICATES = 2000
 WAYS: dict[str, dict[str, Any]] = {
     "mean": {},
     "uplink_quantile 0.65": {"uplink_quantile": 0.65},
+    "reward 0": {"reward_millidollars_per_gb": 0.0},
     "scenarios 20, weight 0": {"scenarios": 20, "cvar_weight_millidollars_per_gb": 0.0},
     "scenarios 20, weight 10": {"scenarios": 20},
     "scenarios 20, weight 40": {"scenarios": 20, "cvar_weight_millidollars_per_gb": 40.0},
