@@ -77,6 +77,8 @@ class PlacementSettings:
     """Rounds in which the copies of the relaxation are made whole."""
     dive_passes: int = 30
     """Passes of the price search after each of these rounds."""
+    restock_trials: int = 5_000
+    """Most changes of what one source holds that are tried with exact flows; 0 for none."""
     neighbourhoods: int = 10
     """Times that the copies of a few segments are chosen anew by OR-Tools; 0 for none."""
     threads: int = 2
@@ -136,5 +138,6 @@ _FLOATS = (
     "time_limit_seconds",
     "bound_iterations",
     "bound_arc_visits",
+    "restock_trials",
     "neighbourhoods",
 )

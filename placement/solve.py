@@ -1,8 +1,9 @@
 """From a problem to a checked plan: always a plan, within the limits, with what is proven about it.
 
 The ladder, each step kept only if it is cheaper: the current copies with the best flows (at once, moving nothing); the
-copies that a dive makes of the relaxation, with greedy for what is left; greedy alone; the whole programme where it is
-small, else neighbourhoods chosen anew. Then the binding limits in words, and the judge.
+copies that a dive makes of the relaxation, with greedy for what is left; greedy alone; the cheapest of these after every
+source has chosen its stock anew; the whole programme where it is small, else neighbourhoods if any are asked for. Then the
+binding limits in words, and the judge.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from placement.prices import Guide, search_prices
 from placement.problem import PlacementProblem
 from placement.publish import Incumbent, cost_of, judged, moved_bytes, published
 from placement.requirements import meet_requirements
+from placement.restock import restock
 
 Progress = Callable[[str], None]
 
@@ -39,6 +41,9 @@ def solve(problem: PlacementProblem, *, seed: int = 0, progress: Progress | None
     for method, copies in _candidates(problem, guide):
         best = _better(problem, best, _price(problem, method, copies))
         tell(f"{method}: best {best.cost:.1f} m$")
+    if problem.settings.restock_trials and guide.candidates.n_arcs:
+        best = _better(problem, best, _restocked(problem, guide, best))
+        tell(f"restocking: best {best.cost:.1f} m$")
     bound = proof.value
     if len(problem.segments) and arc_count(problem) <= problem.settings.whole_programme_arcs:
         answer = solve_whole(problem, seed=seed, hint=best.copies)
@@ -60,6 +65,11 @@ def _candidates(problem: PlacementProblem, guide: Guide) -> Iterator[tuple[str, 
     if not problem.standing.any():  # tier-1 copies compete for the movement budget: serve them first, too
         kept = meet_requirements(problem, keep_current(problem))
         yield "requirements, then greedy", place_greedily(problem, start=kept)
+
+
+def _restocked(problem: PlacementProblem, guide: Guide, best: Incumbent) -> Incumbent:
+    copies = restock(problem, guide, best.copies, best.flows)
+    return _price(problem, f"{best.method}, restocking", meet_requirements(problem, copies))
 
 
 def _improved(problem: PlacementProblem, guide: Guide, best: Incumbent, seed: int) -> Incumbent:
