@@ -57,24 +57,30 @@ def best_local_shares(market: Market, held: Bool, share: Float64, used: Float64,
 def _cheapest_flow(
     row: Int64, source: Int64, capacity: Float64, density: Float64, covered: Float64, free: Float64
 ) -> Float64 | None:
-    """Bytes on each arc, to within the rounding to whole units."""
-    rows, row = np.unique(row, return_inverse=True)
+    """Bytes on each arc, to within the rounding to whole units.
+
+    What a source may send is its supply. A row that one copy alone serves needs no node of its own: most rows are such.
+    """
     sources, source = np.unique(source, return_inverse=True)
-    n_rows, n_sources = len(rows), len(sources)
-    unit, top = max(float(covered[rows].sum()), 1e-300) / FLOW_UNITS, max(float(density.max()), 1e-300)
-    supply = np.floor(covered[rows] / unit).astype(np.int64)
-    uplink = np.floor(np.minimum(free[sources] / unit, float(supply.sum()))).astype(np.int64)
-    sink, every_row, every_source = n_rows + n_sources, np.arange(n_rows), n_rows + np.arange(n_sources)
+    shared = np.bincount(row, minlength=len(covered)) > 1
+    rows = np.flatnonzero(shared)
+    node = np.full(len(covered), len(sources) + len(rows))  # the sink, where a row has none
+    node[rows] = len(sources) + np.arange(len(rows))
+    capacity = np.where(shared[row], capacity, np.minimum(capacity, covered[row]))
+    useful = np.minimum(free[sources], np.bincount(source, weights=capacity))
+    unit, top = max(float(useful.sum()), 1e-300) / FLOW_UNITS, max(float(density.max()), 1e-300)
+    supply, idle = np.floor(useful / unit).astype(np.int64), np.arange(len(sources))
+    sink = len(sources) + len(rows)
+    limit = np.concatenate([capacity, useful, covered[rows]]) / unit
+    cost = np.concatenate([1.0 - density / top, np.ones(len(sources)), np.zeros(len(rows))])
     network = min_cost_flow.SimpleMinCostFlow()
     network.add_arcs_with_capacity_and_unit_cost(
-        np.concatenate([row, every_row, every_source]),
-        np.concatenate([n_rows + source, np.full(n_rows, sink), np.full(n_sources, sink)]),
-        np.concatenate([np.floor(np.minimum(capacity / unit, 2.0**40)).astype(np.int64), supply, uplink]),
-        np.concatenate([(COST_UNITS * (1.0 - density / top)), np.full(n_rows, COST_UNITS), np.zeros(n_sources)]).astype(
-            np.int64
-        ),
+        np.concatenate([source, idle, node[rows]]),
+        np.concatenate([node[row], np.full(len(sources) + len(rows), sink)]),
+        np.floor(np.minimum(limit, FLOW_UNITS)).astype(np.int64),
+        (COST_UNITS * cost).astype(np.int64),
     )
-    network.set_nodes_supplies(every_row, supply)
+    network.set_nodes_supplies(idle, supply)
     network.set_nodes_supplies(np.array([sink]), np.array([-supply.sum()]))
     if network.solve() != network.OPTIMAL:
         return None
@@ -84,14 +90,16 @@ def _cheapest_flow(
 @numba.njit(cache=True)
 def _region(market: Market, held: Bool, share: Float64, rows: Int64):  # type: ignore[no-untyped-def]
     """Arcs of copies that are held or still serve, the position of their row among `rows`, and each row's credit."""
-    arcs, at = [np.int64(0) for _ in range(0)], [np.int64(0) for _ in range(0)]
-    credit = np.zeros(len(rows))
+    most, found = 0, 0
+    for k in rows:
+        most += market.row_start[k + 1] - market.row_start[k]
+    arcs, at, credit = np.empty(most, np.int64), np.empty(most, np.int64), np.zeros(len(rows))
     for i in range(len(rows)):
         for a in range(market.row_start[rows[i]], market.row_start[rows[i] + 1]):
             c = market.arc_copy[a]
             if held[c]:
                 credit[i] += market.coverage[market.source[c]]
             if held[c] or share[a] > 0:
-                arcs.append(np.int64(a))
-                at.append(np.int64(i))
-    return np.array(arcs, dtype=np.int64), np.array(at, dtype=np.int64), credit
+                arcs[found], at[found] = a, i
+                found += 1
+    return arcs[:found], at[:found], credit

@@ -7,8 +7,8 @@ rather hold (`placement/restock_kernel.py`); the flows of the locations it reach
 have not changed since it last chose is not asked again.
 
 Some steps pay only together: a popular copy must move to a source with idle uplink before its old holders can use theirs
-for other copies. So a source whose uplink idles although the relaxation gives it a price may take a step that loses a
-little; if it and those who were relieved then win more, all of it stays, else all of it is undone.
+for other copies. So a source may take a step that loses no more than it promises at the relaxation's prices; if it and
+those who were relieved then win more, all of it stays, else all of it is undone. Sources with much uplink come first.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from placement.uplink_prices import update_prices
 
 LEAST_HELD = 1e-3
 """Share from which the relaxation's candidates may come."""
-SWEEPS = 4
+SWEEPS = 6
 """Times that every source with news in its locations is asked."""
 SETTLED = 1e-5
 """Share of the cost that a sweep must save for another one to follow."""
 LEAST_PROMISE, LEAST_GAIN = 1e-6, 1e-8
 """Shares of the cost from which a proposal is looked into, and accepted."""
-IDLE = 1e-5
-"""Share of the cost that idle uplink must be worth at the relaxation's prices for a step that loses a little."""
+HOPE = 1e-5
+"""Share of the cost that a source must promise at the relaxation's prices for a step that loses a little."""
 RELIEVED = 6
 """Sources that may follow such a step, those relieved of most bytes first."""
 CHAINS = 40
@@ -47,13 +47,13 @@ def restock(problem: PlacementProblem, guide: Guide, copies: Copies, flows: Flow
     shelves = _Shelves(problem, guide, copies, flows)
     for _ in range(SWEEPS):
         before = shelves.saved
-        for n in range(len(problem.sources)):
+        for n in np.argsort(-problem.usable_uplink_bytes, kind="stable").tolist():
             shelves.visit(n)
             shelves.log.clear()
-        for n in shelves.idle():
+        for n in shelves.hopeful():
             shelves.chain(n)
             shelves.log.clear()
-        if shelves.saved - before <= SETTLED * shelves.cost or shelves.trials >= problem.settings.restock_trials:
+        if shelves.saved - before <= SETTLED * shelves.cost or shelves.spent:
             break
     return shelves.copies if shelves.saved > 0 else copies
 
@@ -92,15 +92,20 @@ class _Shelves:
         update_prices(market, self.held, self.share, self.used, np.arange(len(problem.demand)), self.price)
         self.cost = delivery_cost(problem, flows)
         self.rows_of = _rows_by_location(problem)
-        self.saved, self.trials, self.clock = 0.0, 0, 1
+        self.saved, self.visited, self.clock = 0.0, 0, 1
         self.changed = np.ones(len(problem.locations), dtype=np.int64)
         self.asked = np.zeros(len(problem.sources), dtype=np.int64)
+        self.hope = np.zeros(len(problem.sources))
         self.log: list[_Change] = []
 
     @property
     def copies(self) -> Copies:
         mine = np.flatnonzero(self.held & ~self.market.stands)
         return Copies.sorted(self.market.segment[mine], self.market.source[mine])
+
+    @property
+    def spent(self) -> bool:
+        return self.visited >= self.problem.settings.restock_arc_visits
 
     def visit(self, n: int) -> None:
         """Source n chooses, at either set of prices, if anything has changed around it."""
@@ -110,44 +115,38 @@ class _Shelves:
         self.asked[n] = self.clock
         for price in (self.price, self.relaxed):
             offer = propose(self.market, self._stock(price), n, self.movement_price)
+            if price is self.relaxed:
+                self.hope[n] = max((promise for _, _, promise in _distinct(offer)), default=0.0)
             for copies, held, promise in _distinct(offer):
                 if promise > LEAST_PROMISE * self.cost and self._try(copies, held, LEAST_GAIN * self.cost):
                     break
 
-    def idle(self) -> list[int]:
-        """Sources with the most idle uplink at the relaxation's prices."""
-        worth = self._idle_worth()
-        order = np.argsort(-worth, kind="stable")[:CHAINS]
-        return [int(n) for n in order if worth[n] > IDLE * self.cost]
+    def hopeful(self) -> list[int]:
+        """Sources that the relaxation's prices promise most."""
+        order = np.argsort(-self.hope, kind="stable")[:CHAINS]
+        return [int(n) for n in order if self.hope[n] > HOPE * self.cost]
 
     def chain(self, n: int) -> None:
-        """A step of source n that may lose what its idle uplink is worth, then those it relieved; all or nothing."""
+        """A step of source n that may lose what it promises at the relaxation's prices, then those it relieved."""
         mark, before, used = len(self.log), self.saved, self.used
         offer = propose(self.market, self._stock(self.relaxed), n, self.movement_price)
-        copies, held, promise = next(iter(_distinct(offer)), (None, None, 0.0))
-        if copies is None or held is None or promise <= LEAST_PROMISE * self.cost:
-            return
-        if not self._try(copies, held, -float(self._idle_worth()[n])):
-            return
-        relieved = np.argsort(self.used - used, kind="stable")[:RELIEVED]
-        for m in (*relieved.tolist(), n):
-            self.visit(m)
-        if self.saved <= before + LEAST_GAIN * self.cost:
-            while len(self.log) > mark:
-                self._undo(self.log.pop())
-
-    def _idle_worth(self) -> Float64:
-        uplink = np.where(np.isfinite(self.market.uplink), self.market.uplink, 0.0)
-        return np.where(uplink > 0, self.relaxed * (uplink - self.used), 0.0)
+        for copies, held, promise in _distinct(offer)[:1]:
+            if promise <= HOPE * self.cost or not self._try(copies, held, -promise):
+                return
+            relieved = np.argsort(self.used - used, kind="stable")[:RELIEVED]
+            for m in (*relieved.tolist(), n):
+                self.visit(m)
+            if self.saved <= before + LEAST_GAIN * self.cost:
+                while len(self.log) > mark:
+                    self._undo(self.log.pop())
 
     def _stock(self, price: Float64) -> Stock:
         return Stock(self.held, self.room, self.budget, price)
 
     def _try(self, copies: Int64, held: Bool, least: float) -> bool:
         """Accepts the proposal if it saves more than `least`, in m$."""
-        if self.trials >= self.problem.settings.restock_trials:
+        if self.spent:
             return False
-        self.trials += 1
         market, before = self.market, self.held[copies]
         sign = held.astype(np.float64) - before
         met = sum(requirement_worth(market, self.held, c) for c in copies[before & ~held].tolist())
@@ -156,6 +155,7 @@ class _Shelves:
         locations = np.flatnonzero(self.problem.can_serve[:, market.source[copies]].any(axis=1))
         rows = np.concatenate([self.rows_of[at] for at in locations.tolist()])
         found = best_local_shares(market, self.held, self.share, self.used, rows)
+        self.visited += 0 if found is None else len(found.arc)
         gain = -np.inf if found is None else found.gain - float(market.push[copies] @ sign) + met
         if found is None or gain <= least:
             self.held[copies] = before

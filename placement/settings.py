@@ -77,9 +77,9 @@ class PlacementSettings:
     """Rounds in which the copies of the relaxation are made whole."""
     dive_passes: int = 30
     """Passes of the price search after each of these rounds."""
-    restock_trials: int = 5_000
-    """Most changes of what one source holds that are tried with exact flows; 0 for none."""
-    neighbourhoods: int = 10
+    restock_arc_visits: int = 4_000_000
+    """Work of choosing each source's stock anew, in arcs of the flows solved again (some 3 us each); 0 for none."""
+    neighbourhoods: int = 0
     """Times that the copies of a few segments are chosen anew by OR-Tools; 0 for none."""
     threads: int = 2
     """Threads of the price search; the plan is the same on any number of them."""
@@ -138,6 +138,6 @@ _FLOATS = (
     "time_limit_seconds",
     "bound_iterations",
     "bound_arc_visits",
-    "restock_trials",
+    "restock_arc_visits",
     "neighbourhoods",
 )

@@ -41,7 +41,7 @@ def solve(problem: PlacementProblem, *, seed: int = 0, progress: Progress | None
     for method, copies in _candidates(problem, guide):
         best = _better(problem, best, _price(problem, method, copies))
         tell(f"{method}: best {best.cost:.1f} m$")
-    if problem.settings.restock_trials and guide.candidates.n_arcs:
+    if problem.settings.restock_arc_visits and guide.candidates.n_arcs:
         best = _better(problem, best, _restocked(problem, guide, best))
         tell(f"restocking: best {best.cost:.1f} m$")
     bound = proof.value

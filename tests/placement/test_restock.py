@@ -41,11 +41,15 @@ def held_by(copies: Copies) -> set[tuple[int, int]]:
 
 
 def two_nodes(
-    *, sizes: tuple[int, int], requests: tuple[float, float], room: tuple[int, int], **limits: object
+    *,
+    sizes: tuple[int, int],
+    requests: tuple[float, float],
+    room: tuple[int, int],
+    uplink_gb: tuple[float, float] = (10.0, 10.0),
+    **limits: object,
 ) -> PlacementProblem:
     """A POP and two nodes of one network that all reach one location: moving a GB from POP to node saves 16 m$."""
     base = hand_problem()
-    uplink = limits.pop("uplink_bytes", np.array([np.inf, 10.0 * GB, 10.0 * GB]))
     chosen = PlacementSettings(**{**vars(base.settings), "minimum_improvement_share": 0.0, **limits})
     sources = Sources(
         source=np.array(["pop", "one", "two"], dtype=object),
@@ -53,7 +57,7 @@ def two_nodes(
         location=np.zeros(3, np.int32),
         network=np.array([-1, 0, 0], dtype=np.int32),
         storage_bytes=np.array([100, *room]) * GB,
-        uplink_bytes=uplink,
+        uplink_bytes=np.array([np.inf, *uplink_gb]) * GB,
         survival=np.ones(3),
         egress_cost_per_gb=np.array([0.02, 0.0, 0.0]),
         eligible=np.ones(3, np.bool_),
@@ -114,8 +118,9 @@ def test_restock__exchanges_the_wrong_copy() -> None:
 
 def test_restock__moves_a_copy_within_a_full_network() -> None:
     """One copy a network: it moves to the node that can serve all of it, since 8 GB at 16 m$ pay a push of 20."""
-    limited = np.array([np.inf, 2.0 * GB, 100.0 * GB])
-    problem = two_nodes(sizes=(1, 1), requests=(10.0, 0.1), room=(1, 1), uplink_bytes=limited, max_copies_per_network=1)
+    problem = two_nodes(
+        sizes=(1, 1), requests=(10.0, 0.1), room=(1, 1), uplink_gb=(2.0, 100.0), max_copies_per_network=1
+    )
     assert held_by(restocked(problem, pairs((0, 1)))) == {(0, 2)}
 
 
@@ -179,18 +184,21 @@ def test_restock__random_instances(seed: int, pops_hold_everything: bool, tight:
     assert plan.bound <= plan.objective * (1 + 1e-9)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_restock__closes_most_of_the_gap(seed: int) -> None:
-    """From the current copies, which are 10 to 30 % above the bound, to a few per cent."""
-    problem = random_instance(SHAPE, seed=seed)
-    guide, start = search_prices(problem), keep_current(problem)
-    found = restock(problem, guide, start, best_flows(problem, start.segment, start.source))
-    assert cost_of(problem, found) - guide.bound.value < 0.25 * (cost_of(problem, start) - guide.bound.value)
+def test_restock__closes_most_of_the_gap() -> None:
+    """Greedy copies of three worlds are 2 to 7 % above the bound; less than half of that is left over all."""
+    before = after = 0.0
+    for seed in range(3):
+        problem = random_instance(SHAPE, seed=seed)
+        guide, start = search_prices(problem), place_greedily(problem)
+        found = restock(problem, guide, start, best_flows(problem, start.segment, start.source))
+        before += cost_of(problem, start) / guide.bound.value - 1.0
+        after += cost_of(problem, found) / guide.bound.value - 1.0
+    assert after < 0.5 * before
 
 
 def test_restock__tries_no_more_than_asked() -> None:
     """No trials, nothing changed."""
     problem = random_instance(SHAPE, seed=1)
-    problem = replace(problem, settings=replace(problem.settings, restock_trials=0))
+    problem = replace(problem, settings=replace(problem.settings, restock_arc_visits=0))
     start = keep_current(problem)
     assert held_by(restocked(problem, start)) == held_by(start)
