@@ -16,6 +16,7 @@ import numba
 import numpy as np
 
 from placement.copies import Copies, add_while_fitting, may_pay, pay
+from placement.guard import UNGUARDED, Guard
 from placement.prices import Guide
 from placement.primal_dual import FREE, HELD, PrimalDual
 from placement.problem import Float64, Int64, PlacementProblem
@@ -30,7 +31,7 @@ CLOSING_MASS = 0.25
 """Mass left in a cluster, beside a copy just fixed, below which its other candidates are barred."""
 
 
-def dive(problem: PlacementProblem, guide: Guide) -> Copies:
+def dive(problem: PlacementProblem, guide: Guide, *, guard: Guard = UNGUARDED) -> Copies:
     """Whole copies within the hard limits, led by the relaxation; the guide itself is not touched."""
     search, rounds = guide.search.copy(), problem.settings.dive_rounds
     search.keep((guide.share > LEAST_HELD) | guide.candidates.graph.stands)
@@ -45,7 +46,7 @@ def dive(problem: PlacementProblem, guide: Guide) -> Copies:
         order = np.flatnonzero(possible)
         order = order[np.argsort(-mass[order], kind="stable")]
         _fix(problem, search, clusters, room, order, mass, total / (rounds - number))
-        search.run(problem.settings.dive_passes)
+        search.run(problem.settings.dive_passes, guard)
     held = np.flatnonzero((search.fixed == HELD) & ~search.candidates.graph.stands)
     empty = np.zeros(0, dtype=np.int32)
     segment, source = search.candidates.segment[held], search.candidates.graph.source[held]

@@ -7,10 +7,13 @@ more than `ARCS_EACH` arcs PDLP solves the relaxation in parts of its segments, 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from placement.bound import Bound
+from placement.bound import Bound, Prices
 from placement.candidates import Candidates
+from placement.guard import LEAST_SECONDS, UNGUARDED, Guard
 from placement.pdlp import PdlpAnswer, PdlpSettings, solve_relaxation
 from placement.prices import Guide, search_prices
 from placement.primal_dual import PrimalDual
@@ -27,15 +30,18 @@ ARCS_EACH = 4_000_000
 """Most arcs of one relaxation; larger instances are solved in parts."""
 
 
-def guide_of(problem: PlacementProblem) -> Guide:
-    """Certified prices and copies in part, by the engine of the settings."""
-    return search_prices(problem) if problem.settings.price_engine == "own" else guide_by_pdlp(problem)
+def guide_of(problem: PlacementProblem, *, start: Prices | None = None, guard: Guard = UNGUARDED) -> Guide:
+    """Certified prices and copies in part, by the engine of the settings; PDLP starts anew whatever the prices."""
+    if problem.settings.price_engine == "own":
+        return search_prices(problem, start=start, guard=guard)
+    return guide_by_pdlp(problem, guard=guard)
 
 
-def guide_by_pdlp(problem: PlacementProblem) -> Guide:
+def guide_by_pdlp(problem: PlacementProblem, *, guard: Guard = UNGUARDED) -> Guide:
     """PDLP's certified bound, and passes that stand where it ended; not one of ours is run."""
     candidates = Candidates.of(problem)
-    answer = solve_relaxation(problem, _settings(problem, candidates.n_arcs))
+    settings = replace(_settings(problem, candidates.n_arcs), time_limit_seconds=max(LEAST_SECONDS, guard.seconds_left))
+    answer = solve_relaxation(problem, settings)
     search = PrimalDual(candidates, threads=problem.settings.threads)
     search.begin_at(answer.prices)
     _stand_at(search, answer, len(problem.sources), len(problem.demand))

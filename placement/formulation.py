@@ -31,7 +31,7 @@ the margins on tight uplinks that `uplink_quantile` asks for.
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import numpy as np
@@ -39,6 +39,7 @@ from ortools.math_opt.python import mathopt
 from ortools.sat import sat_parameters_pb2
 
 from placement.copies import Copies
+from placement.guard import LEAST_SECONDS, UNGUARDED, Guard
 from placement.problem import PlacementProblem
 
 TANGENTS = (0.4, 0.8, 1.3, 1.9, 2.6, 3.5, 5.0)
@@ -74,8 +75,12 @@ class Answer:
     bound: float
 
 
-def solve_whole(problem: PlacementProblem, *, seed: int, hint: Copies | None = None) -> Answer:
+def solve_whole(
+    problem: PlacementProblem, *, seed: int, hint: Copies | None = None, guard: Guard = UNGUARDED
+) -> Answer:
     """Builds the programme and solves it within the limits of the settings."""
+    left = max(LEAST_SECONDS, min(problem.settings.time_limit_seconds, guard.seconds_left))
+    problem = replace(problem, settings=replace(problem.settings, time_limit_seconds=left))
     return answered(formulate(problem), seed, hint)
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 
+LEAST_SECONDS = 0.1
+"""What a solver that wants a limit gets when the time is up."""
+
 
 class Guard:
     """Passes `seconds` after it was made. Limits that must repeat are counted in work; this one is only for safety."""

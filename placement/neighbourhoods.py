@@ -19,6 +19,7 @@ from ortools.math_opt.python import mathopt
 
 from placement.copies import Copies, movement_left, within_limits
 from placement.flows import Flows
+from placement.guard import UNGUARDED, Guard
 from placement.prices import Guide
 from placement.problem import Bool, Float64, Int32, Int64, PlacementProblem
 
@@ -56,7 +57,14 @@ class _Choice:
 
 
 def improve_by_neighbourhoods(
-    problem: PlacementProblem, guide: Guide, copies: Copies, flows: Flows, *, count: int, seed: int
+    problem: PlacementProblem,
+    guide: Guide,
+    copies: Copies,
+    flows: Flows,
+    *,
+    count: int,
+    seed: int,
+    guard: Guard = UNGUARDED,
 ) -> Copies:
     """Better copies after `count` neighbourhoods, or the same ones."""
     search = _Improvement(problem, guide, copies, flows)
@@ -65,6 +73,8 @@ def improve_by_neighbourhoods(
         [rng.permutation(len(problem.locations)) for _ in range(1 + count // len(problem.locations))]
     )
     for location in order[:count].tolist():
+        if guard.passed:
+            break
         search.improve_at(location)
     return within_limits(problem, search.copies)  # solvers may round a limit up
 

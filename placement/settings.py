@@ -66,16 +66,16 @@ class PlacementSettings:
     """Solver of the whole programme: HiGHS, CP-SAT or SCIP."""
     whole_programme_arcs: int = 600
     """Largest instance, in (segment, location, source) arcs, that is handed to the solver as one programme."""
-    exact_flow_arcs: int = 3_000_000
+    exact_flow_arcs: int = 10_000_000
     """Largest instance, in arcs over held copies, whose shares are solved exactly as a minimum-cost flow."""
-    thorough_arcs: int = 2_000_000
-    """Largest instance, in arcs, for which plain greedy is tried beside the dive."""
+    thorough_arcs: int = 50_000
+    """Largest graph of the price search, in arcs, beside whose dive plain greedy is tried."""
     relative_gap: float = 0.005
     """Gap at which a plan counts as optimal and the solver may stop."""
     node_limit: int = 2_000
     """Branch-and-bound nodes after which the solver stops: the same on every machine, unlike a time."""
-    time_limit_seconds: float = 60.0
-    """Guard on the solver's time; a plan comes back in any case."""
+    time_limit_seconds: float = 3_600.0
+    """Guard on the time of a placement: steps that are left when it is up are skipped; a plan comes back in any case."""
     price_engine: Literal["own", "pdlp"] = "own"
     """Who finds the prices that prove the lower bound and guide the placement: our own passes, or PDLP of OR-Tools."""
     bound_iterations: int = 1_000
@@ -88,7 +88,9 @@ class PlacementSettings:
     """Rounds in which the copies of the relaxation are made whole."""
     dive_passes: int = 30
     """Passes of the price search after each of these rounds."""
-    neighbourhoods: int = 10
+    restock_arc_visits: int = 4_000_000
+    """Work of choosing each source's stock anew, in arcs of the flows solved again (some 3 us each); 0 for none."""
+    neighbourhoods: int = 0
     """Times that the copies of a few segments are chosen anew by OR-Tools; 0 for none."""
     threads: int = 2
     """Threads of the price search; the plan is the same on any number of them."""
@@ -161,5 +163,6 @@ _FLOATS = (
     "time_limit_seconds",
     "bound_iterations",
     "bound_arc_visits",
+    "restock_arc_visits",
     "neighbourhoods",
 )

@@ -95,7 +95,7 @@ GREEDY = {
         "bound_iterations": 10,
         "dive_rounds": 3,
         "dive_passes": 5,
-        "neighbourhoods": 0,
+        "restock_arc_visits": 0,
     }
 }
 """Planning without the solver's minutes: the greedy plan and a short proof of its bound."""
