@@ -58,6 +58,11 @@ class Prices:
     backing: Float64
     tangent: Float64 | None = None
 
+    @classmethod
+    def of_sources(cls, problem: PlacementProblem, storage: Float64, uplink: Float64, movement: float) -> Prices:
+        """These prices of the sources, and none yet of rows and segments: `certify(raise_rows=True)` finds them."""
+        return cls(storage, uplink, movement, np.zeros(len(problem.demand)), np.zeros(len(problem.segments)))
+
 
 @dataclass(frozen=True)
 class Bound:

@@ -179,36 +179,65 @@ def _fill_arcs(
 
 
 def _exact_shares(problem: PlacementProblem, arcs: ServingArcs, coverage: Float64, usable: Float64) -> Float64:
-    """The best shares to within the rounding of the flow to whole units; zeros if the solver gives up."""
-    row_bytes = problem.demand_segment_bytes * problem.demand.requests
-    rows = np.unique(arcs.row)
-    unit = row_bytes[rows].sum() / FLOW_UNITS
-    compact = np.searchsorted(rows, arcs.row)
-    supply = np.floor(row_bytes[rows] / unit).astype(np.int64)
-    n_rows, n_sources = len(rows), len(problem.sources)
-    hub, first_source, sink = n_rows, 2 * n_rows, 2 * n_rows + n_sources
-    mesh = ~problem.is_pop[arcs.source]
-    price = problem.serving_price(arcs.row, arcs.source) / problem.demand_segment_bytes[arcs.row]
-    origin = (problem.origin_price / problem.demand_segment_bytes)[rows]
-    scale = COST_UNITS / origin.max()
-    uplink = np.minimum(np.minimum(usable, row_bytes[rows].sum()) / unit, supply.sum())  # the quotient may overflow
-    covered = np.floor(np.minimum(coverage[rows], 1.0) * row_bytes[rows] / unit)
-    reachable = np.floor(problem.sources.survival[arcs.source] * row_bytes[arcs.row] / unit)
-    tail = np.concatenate([np.where(mesh, hub + compact, compact), np.arange(n_rows), np.arange(n_rows)])
-    head = np.concatenate([first_source + arcs.source, hub + np.arange(n_rows), np.full(n_rows, sink)])
-    capacity = np.concatenate([reachable, covered, supply])
-    cost = np.concatenate([price * scale, np.zeros(n_rows), origin * scale])
+    """The best shares to within the rounding of the flow to whole units; zeros if the solver gives up.
+
+    The sources that need no copy take what is left, so the flow is about savings over the cheapest of them, and each
+    source supplies what it may send. A row that one arc alone improves needs no node: most rows are such.
+    """
+    base = np.zeros(len(problem.demand))
+    sure = problem.sure[arcs.source]
+    np.maximum.at(base, arcs.row[sure], arcs.saving[sure])
+    mine = np.flatnonzero(~sure & (arcs.saving > base[arcs.row]))
+    share = np.zeros(len(arcs))
+    if len(mine):
+        rows, row = np.unique(arcs.row[mine], return_inverse=True)
+        density = (arcs.saving[mine] - base[arcs.row[mine]]) / problem.demand_segment_bytes[arcs.row[mine]]
+        size = (problem.demand_segment_bytes * problem.demand.requests)[rows]
+        region = _Region(row, arcs.source[mine], density, size, np.minimum(coverage[rows], 1.0) * size)
+        share[mine] = _cheapest_flow(problem, region, usable) / size[row]
+    return share
+
+
+@dataclass(frozen=True)
+class _Region:
+    """Arcs and their rows: row (A,), source (A,), m$ saved per byte (A,), bytes asked for and covered by nodes (R,)."""
+
+    row: Int64
+    source: Int32
+    density: Float64
+    size: Float64
+    covered: Float64
+
+
+def _cheapest_flow(problem: PlacementProblem, region: _Region, usable: Float64) -> Float64:
+    """Bytes on each arc."""
+    sources, source = np.unique(region.source, return_inverse=True)
+    pop, row = problem.is_pop[region.source], region.row
+    capacity = problem.sources.survival[region.source] * region.size[row]
+    crowded = np.bincount(row) > 1
+    mixed = np.flatnonzero(crowded & (np.bincount(row, weights=pop) > 0))  # POPs serve beside the hub of the nodes
+    crowd = np.flatnonzero(crowded)
+    sink = len(sources) + len(crowd) + len(mixed)
+    gate, hub = np.full(len(region.size), sink), np.full(len(region.size), sink)
+    gate[crowd] = hub[crowd] = len(sources) + np.arange(len(crowd))
+    hub[mixed] = len(sources) + len(crowd) + np.arange(len(mixed))
+    capacity = np.where(crowded[row] | pop, capacity, np.minimum(capacity, region.covered[row]))
+    useful = np.minimum(usable[sources], np.bincount(source, weights=capacity))
+    unit, top = max(float(useful.sum()), 1e-300) / FLOW_UNITS, float(region.density.max())
+    supply, idle = np.floor(useful / unit).astype(np.int64), np.arange(len(sources))
+    most = region.covered[crowd]
+    most[np.isin(crowd, mixed)] = region.size[mixed]
+    limit = np.concatenate([capacity, useful, most, region.covered[mixed]]) / unit
+    cost = np.concatenate([1.0 - region.density / top, np.ones(len(sources)), np.zeros(len(crowd) + len(mixed))])
     network = min_cost_flow.SimpleMinCostFlow()
-    network.add_arcs_with_capacity_and_unit_cost(tail, head, capacity.astype(np.int64), cost.astype(np.int64))
     network.add_arcs_with_capacity_and_unit_cost(
-        first_source + np.arange(n_sources),
-        np.full(n_sources, sink),
-        np.floor(uplink).astype(np.int64),
-        np.zeros(n_sources, dtype=np.int64),
+        np.concatenate([source, idle, gate[crowd], hub[mixed]]),
+        np.concatenate([np.where(pop, gate[row], hub[row]), np.full(len(sources) + len(crowd), sink), gate[mixed]]),
+        np.floor(np.minimum(limit, FLOW_UNITS)).astype(np.int64),
+        (COST_UNITS * cost).astype(np.int64),
     )
-    network.set_nodes_supplies(np.arange(n_rows), supply)
+    network.set_nodes_supplies(idle, supply)
     network.set_nodes_supplies(np.array([sink]), np.array([-supply.sum()]))
     if network.solve() != network.OPTIMAL:
-        return np.zeros(len(arcs))
-    flow = network.flows(np.arange(len(arcs)))
-    return np.asarray(flow * unit / row_bytes[arcs.row], dtype=np.float64)
+        return np.zeros(len(row))
+    return np.asarray(network.flows(np.arange(len(row))) * unit, dtype=np.float64)

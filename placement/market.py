@@ -56,7 +56,7 @@ class Market(NamedTuple):
 
 def market_of(problem: PlacementProblem, copies: Copies) -> Market:
     """The market of these copies, held or not, and of the standing sources that may run out or fail."""
-    sure = problem.standing & (problem.sources.survival >= 1) & ~np.isfinite(problem.usable_uplink_bytes)
+    sure = problem.sure
     everything = _with_standing(problem, copies, np.flatnonzero(problem.standing & ~sure))
     segment, source = everything.segment, everything.source
     arcs = serving_arcs(problem, segment, source)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from placement.bound import Prices
 from placement.errors import PlanError
 from placement.problem import Bool, Float64, Int32, PlacementProblem
 
@@ -76,6 +77,7 @@ class Plan:
         bytes_moved: bytes to push.
         method: the step of the ladder that found the plan.
         risk: its figures in scenarios, where any are drawn.
+        prices: what proves the bound, for the next search to start from; None where no prices were searched.
     """
 
     segment: Int32
@@ -95,6 +97,7 @@ class Plan:
     bytes_moved: int
     method: str
     risk: PlanRisk | None = None
+    prices: Prices | None = None
 
     def __post_init__(self) -> None:
         problems = _plan_problems(self)

@@ -145,6 +145,11 @@ class PlacementProblem:
         return self.is_pop & self.sources.eligible & everything
 
     @cached_property
+    def sure(self) -> Bool:
+        """Standing sources that never fail and have no uplink limit: they serve whatever others leave, (N,)."""
+        return self.standing & (self.sources.survival >= 1) & ~np.isfinite(self.usable_uplink_bytes)
+
+    @cached_property
     def can_serve(self) -> Bool:
         """Reach, for sources that are eligible and may be up at all, (L, N)."""
         usable = self.sources.eligible & (self.sources.survival > 0) & (self.usable_uplink_bytes > 0)

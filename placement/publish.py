@@ -68,6 +68,7 @@ def published(problem: PlacementProblem, best: Incumbent, bound: float, prices: 
         binding=binding_sentences(problem, copies, flows, prices),
         bytes_moved=moved_bytes(problem, copies),
         method=best.method,
+        prices=prices,
     )
 
 

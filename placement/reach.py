@@ -92,16 +92,15 @@ class Reach:
         demand, n_segments = problem.demand, len(problem.segments)
         order = np.lexsort((demand.location, demand.segment))
         order = order[demand.requests[order] > 0]
-        sure = problem.standing & (problem.sources.survival >= 1) & ~np.isfinite(problem.usable_uplink_bytes)
         rows = Rows(
             np.searchsorted(demand.segment[order], np.arange(n_segments + 1)),
             demand.location[order],
             demand.requests[order],
-            _base_price(problem, sure)[order],
+            _base_price(problem)[order],
             problem.segments.bytes.astype(np.float64),
             np.full(n_segments, _backing_penalty(problem)),
         )
-        near = _near(problem, sure)
+        near = _near(problem)
         pairs = np.concatenate([[0], np.cumsum(np.diff(near.start)[rows.location])])
         constant, best_gain = float(rows.requests @ rows.base), _best_gain(rows, near)
         blocks = cut_evenly(pairs[rows.start])
@@ -127,10 +126,10 @@ def for_each_block(blocks: Int64, work: Callable[[int, int, int], None], threads
         list(pool.map(lambda span: work(*span), spans))
 
 
-def _base_price(problem: PlacementProblem, sure: Bool) -> Float64:
+def _base_price(problem: PlacementProblem) -> Float64:
     """Price of each row's request at the cheapest sure source, or the origin, (D,)."""
     base, location = problem.origin_price.copy(), problem.demand.location
-    for n in np.flatnonzero(sure):
+    for n in np.flatnonzero(problem.sure):
         price = problem.request_price[location, n] + problem.byte_price[n] * problem.demand_segment_bytes
         base = np.where(problem.can_serve[location, n], np.minimum(base, price), base)
     return np.asarray(base)
@@ -149,9 +148,9 @@ def _limits(problem: PlacementProblem) -> Float64:
     return np.concatenate([storage, np.where(np.isfinite(uplink), uplink, 0.0), [movement]])
 
 
-def _near(problem: PlacementProblem, sure: Bool) -> Near:
+def _near(problem: PlacementProblem) -> Near:
     may_hold = problem.standing | (problem.sources.eligible & (problem.storage_limit_bytes > 0))
-    location, near = np.nonzero(problem.can_serve & (may_hold & ~sure)[None, :])
+    location, near = np.nonzero(problem.can_serve & (may_hold & ~problem.sure)[None, :])
     pops = problem.is_pop & problem.sources.eligible & ~problem.standing
     backs = pops if _backing_penalty(problem) > 0 else np.zeros_like(pops)
     n_sources = max(1, len(problem.sources))
