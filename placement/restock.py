@@ -39,6 +39,8 @@ HOPE = 1e-5
 """Share of the cost that a source must promise at the relaxation's prices for a step that loses a little."""
 RELIEVED = 6
 """Sources that may follow such a step, those relieved of most bytes first."""
+VISITS_PER_ROW = 16
+"""Arcs of flows solved again for each demand row, beyond `restock_arc_visits`: a large instance has more to choose."""
 CHAINS = 40
 """Steps of that kind in one sweep."""
 
@@ -108,10 +110,14 @@ class _Shelves:
 
     @property
     def spent(self) -> bool:
-        return self.visited >= self.problem.settings.restock_arc_visits or self.guard.passed
+        settings = self.problem.settings
+        most = settings.restock_arc_visits + VISITS_PER_ROW * len(self.problem.demand)
+        return self.visited >= most or self.guard.passed
 
     def visit(self, n: int) -> None:
         """Source n chooses, at either set of prices, if anything has changed around it."""
+        if self.spent:
+            return
         reached = self.problem.can_serve[:, n]
         if not reached.any() or self.changed[reached].max() <= self.asked[n]:
             return

@@ -89,7 +89,8 @@ class PlacementSettings:
     dive_passes: int = 30
     """Passes of the price search after each of these rounds."""
     restock_arc_visits: int = 4_000_000
-    """Work of choosing each source's stock anew, in arcs of the flows solved again (some 3 us each); 0 for none."""
+    """Work of choosing each source's stock anew, in arcs of the flows solved again (some 5 us each), and 16 for each
+    (segment, location) beside; 0 for none."""
     neighbourhoods: int = 0
     """Times that the copies of a few segments are chosen anew by OR-Tools; 0 for none."""
     threads: int = 2
