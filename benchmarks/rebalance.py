@@ -1,15 +1,16 @@
 """Rebalance: seconds and cost after one node in a hundred fails, against placing everything anew.
 
-    python -m benchmarks.rebalance [xs s m]
+    python -m benchmarks.rebalance [xs s m l] [--seed 11]
 
 For each size: a plan, then its failures; seconds to judge the events and to route around them, to prove a bound at the
-old prices, to improve with moves; and the cost of both plans over that of a full re-solve of the same problem.
+plan's prices, to improve with moves; and the cost of both plans over that of a full re-solve of the same problem, which
+may spend the movement budget once more.
 """
 
 from __future__ import annotations
 
+import argparse
 import platform
-import sys
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -19,7 +20,6 @@ import numpy as np
 from benchmarks.placement import SIZES
 from placement.instances import InstanceSettings, random_instance
 from placement.plan import Plan
-from placement.prices import search_prices
 from placement.problem import PlacementProblem
 from placement.publish import judged, published
 from placement.rebalance.aftermath import aftermath
@@ -35,12 +35,17 @@ FAILED_SHARE = 0.01
 T = TypeVar("T")
 
 
-def main(names: list[str]) -> None:
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sizes", nargs="*", default=["s"], choices=list(SIZES))
+    parser.add_argument("--seed", type=int, default=11)
+    options = parser.parse_args(arguments)
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}")
     small = random_instance(InstanceSettings(segments=20, nodes=5, locations=2), seed=0)
-    rebalance(small, solve(small), failures(small), prices=search_prices(small).bound.prices)  # compiles
-    for name in names or ["s"]:
-        report(name, random_instance(SIZES[name], seed=1))
+    first = solve(small)
+    rebalance(small, first, failures(small), prices=first.prices)  # compiles
+    for name in options.sizes:
+        report(name, random_instance(SIZES[name], seed=options.seed))
 
 
 def failures(problem: PlacementProblem) -> list[Event]:
@@ -52,7 +57,7 @@ def failures(problem: PlacementProblem) -> list[Event]:
 
 def report(name: str, problem: PlacementProblem) -> None:
     plan = solve(problem)
-    prices, settings, memory = search_prices(problem).bound.prices, RebalanceSettings(), Memory()
+    prices, settings, memory = plan.prices, RebalanceSettings(), Memory()
     events = failures(problem)
     after, applied = timed(lambda: aftermath(problem, plan, events, settings=settings, memory=memory, now_us=0))
     around, routed = timed(lambda: route_around(problem, plan, after, exact_arcs=settings.exact_arcs))
@@ -82,4 +87,4 @@ def timed(work: Callable[[], T]) -> tuple[T, float]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
