@@ -17,8 +17,10 @@ from tests.placement.tiny import cost_of
 
 def test_guard__passes_after_its_seconds() -> None:
     """One of no seconds has passed at once, one without end never does."""
-    assert Guard(0.0).passed and Guard(0.0).seconds_left == 0.0
-    assert not UNGUARDED.passed and UNGUARDED.seconds_left == float("inf")
+    assert Guard(0.0).passed
+    assert Guard(0.0).seconds_left == 0.0
+    assert not UNGUARDED.passed
+    assert UNGUARDED.seconds_left == float("inf")
 
 
 def test_solve__no_time_keeps_what_is_held() -> None:
