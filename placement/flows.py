@@ -18,13 +18,11 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
-from ortools.graph.python import min_cost_flow
 
 from placement.margins import limits_with_margin
 from placement.problem import Bool, Float64, Int32, Int64, PlacementProblem
+from placement.savings_flow import savings_flow
 
-FLOW_UNITS = 2.0**33
-COST_UNITS = 2.0**24
 SMALLEST_SHARE = 1e-9
 MARGIN_PASSES = 4
 """Rounds in which load that leaves a tight source may make others tight."""
@@ -181,63 +179,29 @@ def _fill_arcs(
 def _exact_shares(problem: PlacementProblem, arcs: ServingArcs, coverage: Float64, usable: Float64) -> Float64:
     """The best shares to within the rounding of the flow to whole units; zeros if the solver gives up.
 
-    The sources that need no copy take what is left, so the flow is about savings over the cheapest of them, and each
-    source supplies what it may send. A row that one arc alone improves needs no node: most rows are such.
+    What nodes send a row goes through its hub (2'); POPs that hold copies send it past the hub.
     """
-    base = np.zeros(len(problem.demand))
-    sure = problem.sure[arcs.source]
-    np.maximum.at(base, arcs.row[sure], arcs.saving[sure])
-    mine = np.flatnonzero(~sure & (arcs.saving > base[arcs.row]))
+    base = (problem.origin_price - problem.cheapest_of(problem.sure))[arcs.row]
+    mine = np.flatnonzero(~problem.sure[arcs.source] & (arcs.saving > base))
     share = np.zeros(len(arcs))
-    if len(mine):
-        rows, row = np.unique(arcs.row[mine], return_inverse=True)
-        density = (arcs.saving[mine] - base[arcs.row[mine]]) / problem.demand_segment_bytes[arcs.row[mine]]
-        size = (problem.demand_segment_bytes * problem.demand.requests)[rows]
-        region = _Region(row, arcs.source[mine], density, size, np.minimum(coverage[rows], 1.0) * size)
-        share[mine] = _cheapest_flow(problem, region, usable) / size[row]
-    return share
-
-
-@dataclass(frozen=True)
-class _Region:
-    """Arcs and their rows: row (A,), source (A,), m$ saved per byte (A,), bytes asked for and covered by nodes (R,)."""
-
-    row: Int64
-    source: Int32
-    density: Float64
-    size: Float64
-    covered: Float64
-
-
-def _cheapest_flow(problem: PlacementProblem, region: _Region, usable: Float64) -> Float64:
-    """Bytes on each arc."""
-    sources, source = np.unique(region.source, return_inverse=True)
-    pop, row = problem.is_pop[region.source], region.row
-    capacity = problem.sources.survival[region.source] * region.size[row]
-    crowded = np.bincount(row) > 1
-    mixed = np.flatnonzero(crowded & (np.bincount(row, weights=pop) > 0))  # POPs serve beside the hub of the nodes
-    crowd = np.flatnonzero(crowded)
-    sink = len(sources) + len(crowd) + len(mixed)
-    gate, hub = np.full(len(region.size), sink), np.full(len(region.size), sink)
-    gate[crowd] = hub[crowd] = len(sources) + np.arange(len(crowd))
-    hub[mixed] = len(sources) + len(crowd) + np.arange(len(mixed))
-    capacity = np.where(crowded[row] | pop, capacity, np.minimum(capacity, region.covered[row]))
-    useful = np.minimum(usable[sources], np.bincount(source, weights=capacity))
-    unit, top = max(float(useful.sum()), 1e-300) / FLOW_UNITS, float(region.density.max())
-    supply, idle = np.floor(useful / unit).astype(np.int64), np.arange(len(sources))
-    most = region.covered[crowd]
-    most[np.isin(crowd, mixed)] = region.size[mixed]
-    limit = np.concatenate([capacity, useful, most, region.covered[mixed]]) / unit
-    cost = np.concatenate([1.0 - region.density / top, np.ones(len(sources)), np.zeros(len(crowd) + len(mixed))])
-    network = min_cost_flow.SimpleMinCostFlow()
-    network.add_arcs_with_capacity_and_unit_cost(
-        np.concatenate([source, idle, gate[crowd], hub[mixed]]),
-        np.concatenate([np.where(pop, gate[row], hub[row]), np.full(len(sources) + len(crowd), sink), gate[mixed]]),
-        np.floor(np.minimum(limit, FLOW_UNITS)).astype(np.int64),
-        (COST_UNITS * cost).astype(np.int64),
+    if not len(mine):
+        return share
+    rows, row = np.unique(arcs.row[mine], return_inverse=True)
+    density = (arcs.saving[mine] - base[mine]) / problem.demand_segment_bytes[arcs.row[mine]]
+    size, source = (problem.demand_segment_bytes * problem.demand.requests)[rows], arcs.source[mine]
+    covered, by_pop = np.minimum(coverage[rows], 1.0) * size, problem.is_pop[source]
+    mixed = np.flatnonzero(np.bincount(row, weights=by_pop) > 0)
+    hub, most = np.arange(len(rows)), covered.copy()
+    hub[mixed], most[mixed] = len(rows) + np.arange(len(mixed)), size[mixed]
+    capacity = problem.sources.survival[source] * size[row]
+    flow = savings_flow(
+        np.where(by_pop, row, hub[row]),
+        source,
+        capacity,
+        density,
+        np.concatenate([most, covered[mixed]]),
+        usable,
+        parent=np.concatenate([np.full(len(rows), -1), mixed]),
     )
-    network.set_nodes_supplies(idle, supply)
-    network.set_nodes_supplies(np.array([sink]), np.array([-supply.sum()]))
-    if network.solve() != network.OPTIMAL:
-        return np.zeros(len(row))
-    return np.asarray(network.flows(np.arange(len(row))) * unit, dtype=np.float64)
+    share[mine] = 0.0 if flow is None else flow / size[row]
+    return share

@@ -137,10 +137,7 @@ def _saved_per_gb(problem: PlacementProblem, plan: Incumbent) -> float:
     flows, requests = plan.flows, problem.demand.requests
     mesh = ~problem.is_pop[flows.source]
     row, source, share = flows.row[mesh], flows.source[mesh], flows.share[mesh]
-    otherwise = problem.origin_price.copy()
-    for n in np.flatnonzero(problem.is_pop):
-        price = problem.serving_price(np.arange(len(requests)), np.full(len(requests), n, dtype=np.int32))
-        otherwise = np.where(problem.can_serve[problem.demand.location, n], np.minimum(otherwise, price), otherwise)
+    otherwise = problem.cheapest_of(problem.is_pop)
     saved = requests[row] * share @ np.maximum(otherwise[row] - problem.serving_price(row, source), 0.0)
     served = requests[row] * share @ problem.demand_segment_bytes[row]
     if saved <= 0:  # no plan to learn from: as if a node cost nothing

@@ -60,7 +60,7 @@ def market_of(problem: PlacementProblem, copies: Copies) -> Market:
     everything = _with_standing(problem, copies, np.flatnonzero(problem.standing & ~sure))
     segment, source = everything.segment, everything.source
     arcs = serving_arcs(problem, segment, source)
-    saving = arcs.saving - _saved_anyway(problem, sure, arcs.row, arcs.source, arcs.saving)[arcs.row]
+    saving = arcs.saving - (problem.origin_price - problem.cheapest_of(sure))[arcs.row]
     mine = np.flatnonzero(~sure[arcs.source] & (saving > 0))
     row, n_copies = arcs.row[mine], len(segment)
     keys = problem.copy_keys(segment, source)
@@ -104,10 +104,3 @@ def _with_standing(problem: PlacementProblem, copies: Copies, standing: Int64) -
     everyone = np.arange(len(problem.segments), dtype=np.int32)
     segment = np.concatenate([copies.segment, np.repeat(everyone, len(standing))])
     return Copies.sorted(segment, np.concatenate([copies.source, np.tile(standing, len(everyone)).astype(np.int32)]))
-
-
-def _saved_anyway(problem: PlacementProblem, sure: Bool, row: Int64, source: Int32, saving: Float64) -> Float64:
-    """What a request of each row saves over the origin at its cheapest source that needs no copy, (D,)."""
-    base = np.zeros(len(problem.demand))
-    np.maximum.at(base, row[sure[source]], saving[sure[source]])
-    return base

@@ -309,6 +309,14 @@ class PlacementProblem:
         """Sorted keys segment * N + source of the copies held now."""
         return np.sort(self.copy_keys(self.current_segment, self.current_source))
 
+    def cheapest_of(self, which: Bool) -> Float64:
+        """Price of each row's request at the cheapest of these sources in reach, or the origin, in m$, (D,)."""
+        price, location = self.origin_price.copy(), self.demand.location
+        for n in np.flatnonzero(which):
+            here = self.request_price[location, n] + self.byte_price[n] * self.demand_segment_bytes
+            price = np.where(self.can_serve[location, n], np.minimum(price, here), price)
+        return np.asarray(price)
+
     def copy_keys(self, segment: Int32, source: Int32) -> Int64:
         """One number for each (segment, source) pair: segment * N + source."""
         return np.asarray(segment.astype(np.int64) * max(1, len(self.sources)) + source)

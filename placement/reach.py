@@ -96,7 +96,7 @@ class Reach:
             np.searchsorted(demand.segment[order], np.arange(n_segments + 1)),
             demand.location[order],
             demand.requests[order],
-            _base_price(problem)[order],
+            problem.cheapest_of(problem.sure)[order],
             problem.segments.bytes.astype(np.float64),
             np.full(n_segments, _backing_penalty(problem)),
         )
@@ -124,15 +124,6 @@ def for_each_block(blocks: Int64, work: Callable[[int, int, int], None], threads
         return
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(lambda span: work(*span), spans))
-
-
-def _base_price(problem: PlacementProblem) -> Float64:
-    """Price of each row's request at the cheapest sure source, or the origin, (D,)."""
-    base, location = problem.origin_price.copy(), problem.demand.location
-    for n in np.flatnonzero(problem.sure):
-        price = problem.request_price[location, n] + problem.byte_price[n] * problem.demand_segment_bytes
-        base = np.where(problem.can_serve[location, n], np.minimum(base, price), base)
-    return np.asarray(base)
 
 
 def _backing_penalty(problem: PlacementProblem) -> float:

@@ -13,13 +13,10 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
-from ortools.graph.python import min_cost_flow
 
 from placement.market import Market
 from placement.problem import Bool, Float64, Int64
-
-FLOW_UNITS = 2.0**33
-COST_UNITS = 2.0**20
+from placement.savings_flow import COARSE, savings_flow
 
 
 @dataclass(frozen=True)
@@ -47,44 +44,11 @@ def best_local_shares(market: Market, held: Bool, share: Float64, used: Float64,
         covered = -np.expm1(-credit) * market.row_bytes[rows]
         free = np.maximum(0.0, market.uplink - elsewhere)
         capacity = market.survival[source[live]] * sent[live]
-        found = _cheapest_flow(at[live], source[live], capacity, density[live], covered, free)
+        found = savings_flow(at[live], source[live], capacity, density[live], covered, free, cost_units=COARSE)
         if found is None:
             return None
         flow[live] = found
     return LocalShares(arc, flow / sent, float(density @ (flow - before)))
-
-
-def _cheapest_flow(
-    row: Int64, source: Int64, capacity: Float64, density: Float64, covered: Float64, free: Float64
-) -> Float64 | None:
-    """Bytes on each arc, to within the rounding to whole units.
-
-    What a source may send is its supply. A row that one copy alone serves needs no node of its own: most rows are such.
-    """
-    sources, source = np.unique(source, return_inverse=True)
-    shared = np.bincount(row, minlength=len(covered)) > 1
-    rows = np.flatnonzero(shared)
-    node = np.full(len(covered), len(sources) + len(rows))  # the sink, where a row has none
-    node[rows] = len(sources) + np.arange(len(rows))
-    capacity = np.where(shared[row], capacity, np.minimum(capacity, covered[row]))
-    useful = np.minimum(free[sources], np.bincount(source, weights=capacity))
-    unit, top = max(float(useful.sum()), 1e-300) / FLOW_UNITS, max(float(density.max()), 1e-300)
-    supply, idle = np.floor(useful / unit).astype(np.int64), np.arange(len(sources))
-    sink = len(sources) + len(rows)
-    limit = np.concatenate([capacity, useful, covered[rows]]) / unit
-    cost = np.concatenate([1.0 - density / top, np.ones(len(sources)), np.zeros(len(rows))])
-    network = min_cost_flow.SimpleMinCostFlow()
-    network.add_arcs_with_capacity_and_unit_cost(
-        np.concatenate([source, idle, node[rows]]),
-        np.concatenate([node[row], np.full(len(sources) + len(rows), sink)]),
-        np.floor(np.minimum(limit, FLOW_UNITS)).astype(np.int64),
-        (COST_UNITS * cost).astype(np.int64),
-    )
-    network.set_nodes_supplies(idle, supply)
-    network.set_nodes_supplies(np.array([sink]), np.array([-supply.sum()]))
-    if network.solve() != network.OPTIMAL:
-        return None
-    return np.asarray(network.flows(np.arange(len(row))) * unit)
 
 
 @numba.njit(cache=True)

@@ -39,8 +39,6 @@ HOPE = 1e-5
 """Share of the cost that a source must promise at the relaxation's prices for a step that loses a little."""
 RELIEVED = 6
 """Sources that may follow such a step, those relieved of most bytes first."""
-VISITS_PER_ROW = 16
-"""Arcs of flows solved again for each demand row, beyond `restock_arc_visits`: a large instance has more to choose."""
 CHAINS = 40
 """Steps of that kind in one sweep."""
 
@@ -111,7 +109,7 @@ class _Shelves:
     @property
     def spent(self) -> bool:
         settings = self.problem.settings
-        most = settings.restock_arc_visits + VISITS_PER_ROW * len(self.problem.demand)
+        most = settings.restock_arc_visits + settings.restock_arc_visits_per_row * len(self.problem.demand)
         return self.visited >= most or self.guard.passed
 
     def visit(self, n: int) -> None:

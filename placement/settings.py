@@ -89,8 +89,9 @@ class PlacementSettings:
     dive_passes: int = 30
     """Passes of the price search after each of these rounds."""
     restock_arc_visits: int = 4_000_000
-    """Work of choosing each source's stock anew, in arcs of the flows solved again (some 5 us each), and 16 for each
-    (segment, location) beside; 0 for none."""
+    """Work of choosing each source's stock anew, in arcs of the flows solved again (some 5 us each); 0 for none."""
+    restock_arc_visits_per_row: int = 16
+    """And so many for each (segment, location) asked for, beside: a large instance has more to choose."""
     neighbourhoods: int = 0
     """Times that the copies of a few segments are chosen anew by OR-Tools; 0 for none."""
     threads: int = 2
@@ -165,5 +166,6 @@ _FLOATS = (
     "bound_iterations",
     "bound_arc_visits",
     "restock_arc_visits",
+    "restock_arc_visits_per_row",
     "neighbourhoods",
 )

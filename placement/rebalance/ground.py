@@ -58,7 +58,7 @@ class Ground:
         problem, flows, pop = self.problem, self.flows, self.problem.is_pop[self.flows.source]
         by_pop = self._by_row(flows.share[pop], pop)
         paid = self._by_row(flows.share[pop] * problem.serving_price(flows.row[pop], flows.source[pop]), pop)
-        rest, base = np.maximum(0.0, 1.0 - self.mesh_share - by_pop), _cheapest_pop(problem)
+        rest, base = np.maximum(0.0, 1.0 - self.mesh_share - by_pop), problem.cheapest_of(problem.standing)
         np.divide(paid + rest * problem.origin_price, by_pop + rest, out=base, where=by_pop + rest > LEAST_SHARE)
         return base
 
@@ -71,15 +71,6 @@ class Ground:
         segment = self.problem.demand.segment[self.arcs.row]
         keys = self.problem.copy_keys(self.copies.segment, self.copies.source)
         return np.searchsorted(keys, self.problem.copy_keys(segment, self.arcs.source))
-
-
-def _cheapest_pop(problem: PlacementProblem) -> Float64:
-    """Price of each row's request at its cheapest POP that holds everything, or the origin, (D,)."""
-    price, location = problem.origin_price.copy(), problem.demand.location
-    for n in np.flatnonzero(problem.standing):
-        here = problem.request_price[location, n] + problem.byte_price[n] * problem.demand_segment_bytes
-        price = np.where(problem.can_serve[location, n], np.minimum(price, here), price)
-    return np.asarray(price)
 
 
 def _lookup(keys: Int64, values: Float64, wanted: Int64) -> Float64:

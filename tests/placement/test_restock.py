@@ -199,6 +199,6 @@ def test_restock__closes_most_of_the_gap() -> None:
 def test_restock__tries_no_more_than_asked() -> None:
     """No trials, nothing changed."""
     problem = random_instance(SHAPE, seed=1)
-    problem = replace(problem, settings=replace(problem.settings, restock_arc_visits=0))
+    problem = replace(problem, settings=replace(problem.settings, restock_arc_visits=0, restock_arc_visits_per_row=0))
     start = keep_current(problem)
     assert held_by(restocked(problem, start)) == held_by(start)
