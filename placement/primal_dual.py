@@ -24,7 +24,7 @@ import copy
 
 import numpy as np
 
-from placement.bound import Known, Offer, Prices, Proof, certified, raised
+from placement.bound import Prices, Proof, prove
 from placement.candidates import Candidates
 from placement.guard import UNGUARDED, Guard
 from placement.passes import (
@@ -39,6 +39,7 @@ from placement.passes import (
 )
 from placement.problem import Bool, Int8, Int64
 from placement.reach import BLOCKS
+from placement.response import Known, Offer
 
 FREE, HELD, BARRED = 0, 1, -1
 FIRST_TANGENT = 2.5
@@ -106,15 +107,11 @@ class PrimalDual:
         if prices.tangent is not None:
             self.tangent[:] = np.clip(prices.tangent[rows], LEAST_TANGENT, MOST_TANGENT)
 
-    def bound(self) -> float:
-        """What the present prices prove, over all candidates of the instance."""
-        return certified(self.candidates.reach, self._offer(), threads=self.threads)
-
     def invite(self) -> Proof:
         """What the present prices prove with those of the rows raised; candidates worth more than that join."""
         graph = self.candidates.graph
         known = Known(graph.copy_start, graph.source)
-        proof = raised(self.candidates.reach, self._offer(), known, threads=self.threads)
+        proof = prove(self.candidates.reach, self._offer(), known, raise_rows=True, threads=self.threads)
         if len(proof.underpriced):
             self._join(proof.underpriced)
         return proof
