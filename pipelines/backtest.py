@@ -16,6 +16,7 @@ import numpy as np
 from models.events import HOUR_US
 from pipelines.movement import Flapping
 from pipelines.outlook import Expectation, Outlook
+from pipelines.plan_prices import SourcePrices
 from pipelines.planning import Copies, PlannedInstance, PlanningSettings, instance
 from pipelines.scene import Scene
 from placement.plan import Plan
@@ -60,16 +61,23 @@ class Planner(Protocol):
 
 
 class OptimisingPlanner:
-    """Outlook, placement problem, solver: the same for our models and for the clairvoyant row."""
+    """Outlook, placement problem, solver: the same for our models and for the clairvoyant row.
+
+    Each search of prices sets out from those of the plan before, as that of a placement does.
+    """
 
     def __init__(self, scene: Scene, outlook: Outlook, settings: PlanningSettings, *, seed: int) -> None:
         self._scene, self._outlook, self._settings, self._seed = scene, outlook, settings, seed
+        self._prices: SourcePrices | None = None
 
     def plan(self, at_us: int, held: Copies) -> Planned:
         started = time.perf_counter()
         expected = self._outlook.at(at_us)
         planned = instance(self._scene, expected.demand, expected.nodes, held, settings=self._settings, at_us=at_us)
-        plan = solve(planned.problem, seed=self._seed)
+        problem = planned.problem
+        start = None if self._prices is None else self._prices.for_problem(problem)
+        plan = solve(problem, seed=self._seed, start=start)
+        self._prices = None if plan.prices is None else SourcePrices.of(problem, plan.prices)
         note = note_of(planned, plan, seconds=time.perf_counter() - started)
         return Planned(planned.holdings(plan), planned.copies(plan), note)
 

@@ -261,7 +261,6 @@ def rebalance(
     at: Annotated[
         str, typer.Option(help="Now (ISO 8601 with zone); default: the newest event, or the end of the data.")
     ] = "",
-    prove: Annotated[bool, typer.Option("--prove", help="Search for a lower bound of the cost, too.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, publish nothing.")] = False,
     overrides: SetOption = None,
     home: HomeOption = None,
@@ -273,7 +272,7 @@ def rebalance(
     from pipelines.rebalance import Asked, rebalance_step
 
     console = Console(as_json, quiet)
-    value, text = rebalance_step(settings, _home(home), console, Asked(events, at, prove, dry_run))
+    value, text = rebalance_step(settings, _home(home), console, Asked(events, at, dry_run))
     console.result(value, text)
     raise typer.Exit(EXIT_INFEASIBLE if value.get("status") == "infeasible" else 0)
 

@@ -1,7 +1,7 @@
 """A plan that also knows sources which the tables name only since it was made, and a plan under today's consent.
 
-Nothing is forecast of a newcomer: it is believed to be up as often as the median source of its kind of device, and is of
-tier 3 until the next placement. Codes of what the plan knows stay as they are.
+Nothing is forecast of a newcomer: it is believed to be up as often as the median source of its kind of device, is priced as
+the nodes of its location are, and is of tier 3 until the next placement. Codes of what the plan knows stay as they are.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from models.events import HOUR_US
+from pipelines.plan_prices import with_neighbours_prices
 from pipelines.plan_problem import NOBODY_MS, AnsweredPlan, Listed, plan_again
 from pipelines.planning import PlanningSettings, judge_sources
 from pipelines.scene import Float64, Int32, Int64, Objects, Scene
@@ -36,6 +37,8 @@ def with_newcomers(
     networks, network = _networks(answered.networks, scene, row)
     added = _sources(answered, scene, row, network, settings, now_us=now_us)
     problem = _extended(answered.problem, added, *_paths(answered.problem.locations, scene, row, settings))
+    storage, uplink = with_neighbours_prices(answered.prices, answered.problem.sources, added)
+    prices = replace(answered.prices, storage=storage, uplink=uplink)
     listed = Listed(
         *(
             np.concatenate((old, new[row]))
@@ -50,7 +53,8 @@ def with_newcomers(
     return replace(
         answered,
         problem=problem,
-        plan=plan_again(problem, answered.plan),
+        plan=plan_again(problem, answered.plan, prices),
+        prices=prices,
         networks=networks,
         listed=listed,
         tables=tables,

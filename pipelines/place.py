@@ -1,9 +1,10 @@
 """The placement job: forecast in, checked plan out, `plans/current` moved in one step.
 
 `plans/<id>/` holds placements, routes (shares), ranked (the scored route table), sources, paths, the problem that the
-plan answers (`pipelines/plan_problem.py`), what the next plan must know (`pipelines/plan_state.py`) and a manifest. The id
-is a hash of the forecast, the plan in force, the tables and the configuration: a second run finds its work done. `current`
-never moves to an older window; a kill at any instant leaves the old plan or the new one.
+plan answers (`pipelines/plan_problem.py`), the prices that prove its bound, from which the next search sets out
+(`pipelines/plan_prices.py`), what the next plan must know (`pipelines/plan_state.py`) and a manifest. The id is a hash of
+the forecast, the plan in force, the tables and the configuration: a second run finds its work done. `current` never moves
+to an older window; a kill at any instant leaves the old plan or the new one.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pipelines.forecast import Forecasts, forecasts_at, latest_forecasts
 from pipelines.home import Home
 from pipelines.inputs import Inputs
 from pipelines.jobs import instant_us, iso, job_id, only_one, point_at, read_manifest, write_result
+from pipelines.plan_prices import read_prices
 from pipelines.plan_problem import Listed, problem_facts, problem_tables
 from pipelines.plan_state import STATE, PlanState, read_state
 from pipelines.planning import (
@@ -44,9 +46,11 @@ from pipelines.scene import Int32, Objects, Scene, read_scene
 from pipelines.staging import staged_folder
 from pipelines.store import read_parquet
 from pipelines.typed import plain
+from placement.bound import Prices
 from placement.check import check
 from placement.directory import PATHS_SCHEMA, SOURCES_SCHEMA, SourceDirectory
 from placement.plan import Plan, diff
+from placement.problem import PlacementProblem
 from placement.routing import RoutingSettings, explain, score, top_k
 from placement.solve import solve
 
@@ -109,13 +113,17 @@ def _place(
     scene = read_scene(inputs.path)
     planned = _instance(settings, scene, inputs, forecasts, current)
     console.note(f"placing {len(planned.segment_code):,} segments on {len(scene.source):,} sources")
-    plan = solve(planned.problem, seed=settings.seed)
+    start = _start(planned.problem, current, console)
+    plan = solve(planned.problem, seed=settings.seed, start=start)
     report = check(planned.problem, plan)
     if report.violations:
         raise RuntimeError(f"The judge refused the plan: {report.violations[0]}")  # our own bug: exit 70
-    tables = _tables(planned, plan, scene, settings) | problem_tables(planned.problem, Listed.of(scene))
+    assert plan.prices is not None  # every placement searches prices
+    tables = _tables(planned, plan, scene, settings)
+    tables |= problem_tables(planned.problem, Listed.of(scene), plan.prices)
     difference = diff(_held_table(current), tables["placements"].drop_columns(["moved"]))
-    name = job_id(forecasts.at_us, current=current.manifest["id"] if current else "", **facts)
+    known = current.manifest["id"] if current else ""
+    name = job_id(forecasts.at_us, current=known, prices=start is not None, **facts)
     manifest = {
         "id": name,
         "at_us": forecasts.at_us,
@@ -142,7 +150,7 @@ def _place(
         "dropped_bytes": difference.dropped_bytes,
         "kept_bytes": difference.kept_bytes,
         "availability": _availability(planned, plan, forecasts),
-        "problem": problem_facts(planned.problem, scene.networks),
+        "problem": problem_facts(planned.problem, scene.networks, plan.prices),
         **facts,
     }
     if not dry_run:
@@ -159,6 +167,17 @@ def publish(home: Home, name: str, tables: dict[str, pa.Table], manifest: dict[s
     with staged_folder(home.plans / name) as staging:
         write_result(staging, tables, manifest, {STATE: state.to_json()})
     point_at(home.plans / CURRENT, home.plans / name)
+
+
+def _start(problem: PlacementProblem, current: CurrentPlan | None, console: Console) -> Prices | None:
+    """The prices beside the plan in force; a new placement can do without them, and leaves new ones."""
+    if current is None:
+        return None
+    try:
+        return read_prices(current.folder, current.manifest).for_problem(problem)
+    except InputError as error:
+        console.note(f"the price search starts anew: {error}")
+        return None
 
 
 def _state_of(current: CurrentPlan, console: Console) -> PlanState:

@@ -1,8 +1,8 @@
 """The problem that a plan answers, written beside it and read back: all that a rebalance starts from.
 
 `plans/<id>/` holds `problem_segments`, `problem_demand` and `problem_sources` (room, uplink and survival as of the plan,
-and what the tables said then), round trips in `paths`, prices and limits in the manifest. A plan that is read back has
-been carried out: what it moved is held, and paid for.
+and what the tables said then), round trips in `paths`, the prices that prove its bound in `prices`, settings in the
+manifest. A plan that is read back has been carried out: what it moved is held, and paid for.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ import pyarrow as pa
 from models.errors import TableError
 from pipelines.errors import ConfigError, InputError
 from pipelines.jobs import file_digest
+from pipelines.plan_prices import PRICES, SourcePrices
 from pipelines.plan_state import PlanState, read_state
 from pipelines.scene import Float64, Int32, Int64, Objects, Scene
 from pipelines.store import read_parquet
 from pipelines.typed import build, plain
+from placement.bound import Prices, certify
 from placement.check import flow_rows
 from placement.copies import Copies
 from placement.errors import PlacementError
@@ -33,7 +35,7 @@ from placement.problem import Demand, PlacementProblem, PlacementSettings, Segme
 from placement.publish import Incumbent, cost_of, judged, published
 
 PROBLEM_TABLES = ("problem_segments", "problem_demand", "problem_sources")
-TABLES = ("placements", "routes", "sources", "paths", *PROBLEM_TABLES)
+TABLES = ("placements", "routes", "sources", "paths", PRICES, *PROBLEM_TABLES)
 NOBODY_MS = 1e6
 """Round trip to what is out of reach: it is never used."""
 
@@ -63,6 +65,7 @@ class AnsweredPlan:
 
     Attributes:
         tables: as written, by name.
+        prices: of the sources, as far as the placement found them.
         networks: ids of the networks, by the problem's code.
     """
 
@@ -71,6 +74,7 @@ class AnsweredPlan:
     tables: dict[str, pa.Table]
     problem: PlacementProblem
     plan: Plan
+    prices: Prices
     networks: Objects
     listed: Listed
     state: PlanState
@@ -80,17 +84,18 @@ class AnsweredPlan:
         return float(self.manifest["horizon_hours"])
 
 
-def problem_facts(problem: PlacementProblem, networks: Objects) -> dict[str, Any]:
-    """What the manifest keeps of a problem: the order of places and networks, prices and limits."""
+def problem_facts(problem: PlacementProblem, networks: Objects, prices: Prices) -> dict[str, Any]:
+    """What the manifest keeps of a problem: the order of places and networks, settings, what a push is worth."""
     return {
+        **SourcePrices.of(problem, prices).facts(),
         "locations": problem.locations.tolist(),
         "networks": networks.tolist(),
         "settings": plain(problem.settings),
     }
 
 
-def problem_tables(problem: PlacementProblem, listed: Listed) -> dict[str, pa.Table]:
-    """What the plan's other tables do not hold of a problem, with ids in place of codes."""
+def problem_tables(problem: PlacementProblem, listed: Listed, prices: Prices) -> dict[str, pa.Table]:
+    """What the plan's other tables do not hold of a problem and its prices, with ids in place of codes."""
     segments, demand, sources = problem.segments, problem.demand, problem.sources
     asked: dict[str, Any] = {
         "content": segments.content[demand.segment],
@@ -117,7 +122,8 @@ def problem_tables(problem: PlacementProblem, listed: Listed) -> dict[str, pa.Ta
         "listed_consent_until_us": listed.consent_until_us,
     }
     pieces: dict[str, Any] = {"content": segments.content, "segment": segments.segment, "bytes": segments.bytes}
-    return dict(zip(PROBLEM_TABLES, (_table(pieces), _table(asked), _table(columns)), strict=True))
+    tables = dict(zip(PROBLEM_TABLES, (_table(pieces), _table(asked), _table(columns)), strict=True))
+    return {**tables, PRICES: SourcePrices.of(problem, prices).table()}
 
 
 def read_answered(folder: Path, manifest: dict[str, Any]) -> AnsweredPlan:
@@ -132,18 +138,20 @@ def read_answered(folder: Path, manifest: dict[str, Any]) -> AnsweredPlan:
     if mistakes or state is None:
         raise _refused(folder, mistakes)
     try:
+        known = _prices(tables, manifest, mistakes)
         problem = _problem(tables, manifest, mistakes)
-        plan = None if problem is None else _plan(tables, manifest, problem, mistakes)
+        prices = None if problem is None else known.for_problem(problem)
+        plan = None if problem is None or prices is None else _plan(tables, manifest, problem, prices, mistakes)
     except PlacementError as error:
         raise _refused(folder, [*mistakes, *error.problems]) from None
     except ConfigError as error:
         raise _refused(folder, [*mistakes, *error.mistakes]) from None
     except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise _refused(folder, [*mistakes, f"Its tables or its manifest lack something ({error!r})."]) from None
-    if plan is None or problem is None:
+    if plan is None or problem is None or prices is None:
         raise _refused(folder, mistakes)
     networks = np.asarray([*manifest["problem"]["networks"], None], dtype=object)[:-1]
-    return AnsweredPlan(folder, manifest, tables, problem, plan, networks, _listed(tables), state)
+    return AnsweredPlan(folder, manifest, tables, problem, plan, prices, networks, _listed(tables), state)
 
 
 def _refused(folder: Path, mistakes: list[str]) -> InputError:
@@ -185,6 +193,18 @@ def _read_state(folder: Path, mistakes: list[str]) -> PlanState | None:
     except InputError as error:
         mistakes.append(str(error))
         return None
+
+
+def _prices(tables: dict[str, pa.Table], manifest: dict[str, Any], mistakes: list[str]) -> SourcePrices:
+    """One price for each source of the problem."""
+    names, found = _Names(tables, manifest, mistakes), SourcePrices.read(tables[PRICES], manifest["problem"])
+    names.sources(tables[PRICES], PRICES)
+    lacking = sorted({str(source) for source in names.source} - {str(source) for source in found.source})
+    if lacking:
+        few = ", ".join(map(repr, lacking[:3]))
+        mistakes.append(f"{PRICES}.parquet has no row for {len(lacking)} of the problem's sources, such as {few}.")
+    mistakes.extend(found.mistakes())
+    return found
 
 
 def _problem(tables: dict[str, pa.Table], manifest: dict[str, Any], mistakes: list[str]) -> PlacementProblem | None:
@@ -229,9 +249,13 @@ def _problem(tables: dict[str, pa.Table], manifest: dict[str, Any], mistakes: li
 
 
 def _plan(
-    tables: dict[str, pa.Table], manifest: dict[str, Any], problem: PlacementProblem, mistakes: list[str]
+    tables: dict[str, pa.Table],
+    manifest: dict[str, Any],
+    problem: PlacementProblem,
+    prices: Prices,
+    mistakes: list[str],
 ) -> Plan | None:
-    """The plan once more, judged, with nothing left to move; no bound is known of the problem without its moves."""
+    """The plan once more, judged, with nothing left to move and what its prices prove of that."""
     names, routes = _Names(tables, manifest, mistakes), tables["routes"]
     segment, location, source = names.routes(routes)
     asked = pd.MultiIndex.from_arrays([problem.demand.segment, problem.demand.location])
@@ -239,20 +263,23 @@ def _plan(
     if (row < 0).any():
         mistakes.append(f"routes.parquet serves {int((row < 0).sum())} (segment, location) pairs that nobody asks for.")
         return None
-    return _carried_out(problem, row, source, _floats(routes, "share"), str(manifest["method"]))
+    return _carried_out(problem, row, source, _floats(routes, "share"), str(manifest["method"]), prices)
 
 
-def plan_again(problem: PlacementProblem, plan: Plan) -> Plan:
+def plan_again(problem: PlacementProblem, plan: Plan, prices: Prices) -> Plan:
     """The same copies and shares as an answer to a problem that has them as what is held now."""
-    return _carried_out(problem, flow_rows(problem, plan), plan.flow_source, plan.flow_share, plan.method)
+    return _carried_out(problem, flow_rows(problem, plan), plan.flow_source, plan.flow_share, plan.method, prices)
 
 
-def _carried_out(problem: PlacementProblem, row: Int64, source: Int32, share: Float64, method: str) -> Plan:
+def _carried_out(
+    problem: PlacementProblem, row: Int64, source: Int32, share: Float64, method: str, prices: Prices
+) -> Plan:
     order = np.lexsort((source, row))
     flows = Flows(row[order].astype(np.int64), source[order].astype(np.int32), share[order])
     copies = Copies(problem.current_segment, problem.current_source)
     kept = Incumbent(method, copies, flows, cost_of(problem, copies, flows))
-    return judged(problem, published(problem, kept, 0.0))
+    bound = certify(problem, prices, raise_rows=True, threads=problem.settings.threads)
+    return judged(problem, published(problem, kept, bound, prices))
 
 
 class _Names:

@@ -37,7 +37,6 @@ from pipelines.typed import plain
 from placement.directory import SourceDirectory
 from placement.errors import PlanError
 from placement.plan import diff
-from placement.prices import search_prices
 from placement.rebalance.fleet import GONE
 from placement.rebalance.rebalance import Rebalanced, rebalance
 
@@ -52,13 +51,11 @@ class Asked:
     Attributes:
         events: file of events; None for what the tables say otherwise.
         at: instant at which that is known; "" for the newest event, or the end of the data.
-        prove: whether to search prices for a lower bound, which takes about as long as a placement.
         dry_run: only show what would change.
     """
 
     events: Path | None = None
     at: str = ""
-    prove: bool = False
     dry_run: bool = False
 
 
@@ -89,14 +86,14 @@ def _rebalance(
     console.note(f"events since {iso(answered.state.since_us)}: {len(happened.events):,}")
     start = with_newcomers(answered, scene, happened.newcomers, settings.planning, now_us=happened.now_us)
     start = under_consent(start, scene, now_us=happened.now_us)
-    done = _answer(settings, start, happened, prove=asked.prove)
+    done = _answer(settings, start, happened)
     if done.plan is start.plan and not happened.events:
         value = {**answered.manifest, "changed": False}
         value["rebalance"] = _told(settings, start, happened, start.state)
         return value, nothing(value["id"], value["rebalance"])
     state = _state(answered.state, done, happened)
     tables = _tables(start, done, _listed(asked, start, scene), settings)
-    manifest = _manifest(settings, start, done, tables, asked)
+    manifest = _manifest(settings, start, done, tables)
     manifest["id"] = _name(settings, answered, happened, inputs, asked)
     manifest["rebalance"] = _told(settings, replace(start, problem=done.problem, plan=done.plan), happened, state)
     manifest["rebalance"] |= _outcome(start, done)
@@ -114,7 +111,7 @@ def _happened(asked: Asked, known: Known, inputs: Inputs) -> Happened:
     return changes_of_tables(known, now_us=now_us, horizon_seconds=known.plan.horizon_hours * 3600)
 
 
-def _answer(settings: PlacementRun, start: AnsweredPlan, happened: Happened, *, prove: bool) -> Rebalanced:
+def _answer(settings: PlacementRun, start: AnsweredPlan, happened: Happened) -> Rebalanced:
     try:
         return rebalance(
             start.problem,
@@ -122,7 +119,7 @@ def _answer(settings: PlacementRun, start: AnsweredPlan, happened: Happened, *, 
             happened.events,
             settings=settings.rebalance,
             memory=start.state.memory,
-            prices=search_prices(start.problem).bound.prices if prove else None,
+            prices=start.prices,
             now_us=happened.now_us,
             horizon_seconds=start.horizon_hours * 3600,
             network_names=dict(enumerate(start.networks.tolist())),
@@ -139,7 +136,6 @@ def _name(settings: PlacementRun, answered: AnsweredPlan, happened: Happened, in
         rows=happened.rows,
         config=settings_digest(settings),
         data=[folder_digest(table_path(inputs.path, name)) for name in READ if has_table(inputs.path, name)],
-        prove=asked.prove,
     )
 
 
@@ -185,7 +181,7 @@ def _tables(start: AnsweredPlan, done: Rebalanced, listed: Listed, settings: Pla
         "pushed": done.delta.pushed,
         "dropped": done.delta.dropped,
         "rerouted": done.delta.rerouted,
-        **problem_tables(problem, listed),
+        **problem_tables(problem, listed, start.prices),
     }
 
 
@@ -209,7 +205,7 @@ def _sources(start: AnsweredPlan, done: Rebalanced) -> pa.Table:
 
 
 def _manifest(
-    settings: PlacementRun, start: AnsweredPlan, done: Rebalanced, tables: dict[str, pa.Table], asked: Asked
+    settings: PlacementRun, start: AnsweredPlan, done: Rebalanced, tables: dict[str, pa.Table]
 ) -> dict[str, Any]:
     """That of the plan before, with what is new: window, forecast and versions stay."""
     plan = done.plan
@@ -222,8 +218,8 @@ def _manifest(
         "reason": plan.reason,
         "method": plan.method,
         "objective_millidollars": plan.objective,
-        "bound_millidollars": plan.bound if asked.prove else None,
-        "gap": plan.gap if asked.prove else None,
+        "bound_millidollars": plan.bound,
+        "gap": plan.gap,
         "binding": list(plan.binding),
         "copies": len(plan.segment),
         "bytes_to_move": plan.bytes_moved,
@@ -232,7 +228,7 @@ def _manifest(
         "dropped_bytes": change.dropped_bytes,
         "kept_bytes": change.kept_bytes,
         "availability": None,
-        "problem": problem_facts(done.problem, start.networks),
+        "problem": problem_facts(done.problem, start.networks, start.prices),
     }
 
 

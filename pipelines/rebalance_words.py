@@ -70,7 +70,8 @@ def summary(manifest: dict[str, Any], *, dry_run: bool) -> str:
         f"{format_bytes(manifest['bytes_to_move'])}{_budget(manifest)}; moved in the last 24 hours: "
         f"{format_bytes(told['moved_bytes_24_hours'])}.",
         f"Cost: {told['cost_before_millidollars']:,.1f} m$ before, {told['route_around_millidollars']:,.1f} m$ routed "
-        f"around, {manifest['objective_millidollars']:,.1f} m$ with the moves. {_proof(manifest)}",
+        f"around, {manifest['objective_millidollars']:,.1f} m$ with the moves. Bound "
+        f"{manifest['bound_millidollars']:,.1f} m$, gap {format_share(manifest['gap'])}.",
         *_few("", told["reasons"]),
         *_few("Waits: ", told["waits"]),
     ]
@@ -103,12 +104,6 @@ def _over(told: dict[str, Any]) -> Iterator[str]:
 def _budget(manifest: dict[str, Any]) -> str:
     budget = manifest["movement_budget_bytes"]
     return "" if budget is None else f" of {format_bytes(budget)} allowed"
-
-
-def _proof(manifest: dict[str, Any]) -> str:
-    if manifest["bound_millidollars"] is None:
-        return "No bound was asked for (--prove)."
-    return f"Bound {manifest['bound_millidollars']:,.1f} m$, gap {format_share(manifest['gap'])}."
 
 
 def _few(head: str, sentences: list[str]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +13,15 @@ from benchmarks.placement import TOY, Row, main, measure, table
 from benchmarks.placement_methods import METHODS, WHOLE, cost_of
 from benchmarks.placement_pruning import groups_of, nearest_candidates, prunings
 from benchmarks.swap_search import SwapSettings, search_swaps
+from pipelines.config import load
+from pipelines.jobs import iso
+from pipelines.rebalance import Asked, rebalance_step
 from placement.copies import Copies, within_limits
 from placement.greedy import place_greedily
 from placement.instances import InstanceSettings, random_instance
 from placement.relaxation import relax
+from tests.conftest import QUIET
+from tests.pipelines.hand_plan import PLANNED_US, hand_home
 from tests.placement.tiny import hand_problem
 
 SMALL = InstanceSettings(segments=60, locations=4, nodes=12)
@@ -31,6 +37,28 @@ def test_main__one_row_for_each_method(capsys: pytest.CaptureFixture[str]) -> No
         assert row["above"] >= 0
         assert row["peak_mib"] > 50
     assert 0 <= answer["rows"][1]["gap"] < 0.1
+
+
+def test_main__a_plan_is_one_more_instance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it was before the plan's moves: the copy that it pushed is not held, serves for 80 m$ once pushed, else 220."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    hand = hand_home(tmp_path, [("a", "n0")])
+    events = tmp_path / "events.jsonl"
+    events.write_text(json.dumps({"at": iso(PLANNED_US + 1), "kind": "failed", "source": "n0"}), encoding="utf-8")
+    rebalance_step(load("placement", hand.config, []), hand.home, QUIET, Asked(events))
+    main(["--plan", str(hand.home.plans / "current"), "--methods", "keep", "greedy", "ours", "highs", "--json"])
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {row["method"]: row["cost"] for row in rows} == pytest.approx(
+        {"keep": 220, "greedy": 80, "ours": 80, "highs": 80}
+    )
+    assert {(row["size"], row["seed"]) for row in rows} == {("plan", 11)}
+    with pytest.raises(SystemExit, match="holds no readable result"):
+        main(["--plan", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        main(["--plan", str(tmp_path), "--pruning"])
+    assert "--pruning narrows random instances alone" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", list(METHODS))

@@ -25,8 +25,10 @@ from pipelines.plan_state import PlanState
 from pipelines.scene import read_scene
 from pipelines.store import write_tables
 from pipelines.typed import plain
+from placement.bound import Prices
 from placement.directory import PATHS_SCHEMA, SOURCES_SCHEMA, SourceDirectory
 from placement.plan import Plan
+from placement.prices import search_prices
 from placement.problem import PlacementProblem
 from placement.routing import RoutingSettings
 from tests.placement.rebalance_worlds import GB, hand_world
@@ -144,7 +146,12 @@ def plan_tables(tables: Path, problem: PlacementProblem, plan: Plan) -> dict[str
         RoutingSettings(),
     )  # fmt: skip
     written = {"placements": placements, "routes": routes, "sources": known, "paths": paths, "ranked": ranked}
-    return written | problem_tables(problem, Listed.of(scene))
+    return written | problem_tables(problem, Listed.of(scene), prices_of(problem))
+
+
+def prices_of(problem: PlacementProblem) -> Prices:
+    """What a placement would have found."""
+    return search_prices(problem).bound.prices
 
 
 def manifest_of(problem: PlacementProblem, plan: Plan) -> dict[str, Any]:
@@ -166,5 +173,5 @@ def manifest_of(problem: PlacementProblem, plan: Plan) -> dict[str, Any]:
         "forecast": "by hand",
         "config": "by hand",
         "data": "by hand",
-        "problem": problem_facts(problem, networks),
+        "problem": problem_facts(problem, networks, prices_of(problem)),
     }

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import pipelines.backtest
 from models.events import DAY_US, HOUR_US
 from pipelines.arena import Arena
 from pipelines.backtest import OptimisingPlanner, Planned, PlanNote, PopularityPlanner, Stretch, roll
@@ -18,8 +19,12 @@ from pipelines.planning import Copies
 from pipelines.replay import Backtest, comparison, comparison_text
 from pipelines.rows import PopularityOutlook, YesterdayOutlook, play_row
 from pipelines.typed import build
+from placement.bound import Prices
+from placement.plan import Plan
+from placement.problem import PlacementProblem
 from placement.replay import ReplaySettings
 from placement.routing import RoutingSettings
+from placement.solve import solve
 from placement.tally import ReplayTally
 from placement.trace import Holdings
 from tests.conftest import GREEDY, START_US, TinyHome
@@ -134,6 +139,23 @@ def test_optimising_planner__the_truth_saves_more_than_it_moves(arena: Arena, ru
     tally, notes = _roll(arena, planner)
     assert tally.net_avoided_bytes > 0
     assert all(note.bytes_moved <= (note.movement_budget_bytes or 0) for note in notes)
+
+
+def test_optimising_planner__starts_from_the_prices_of_the_plan_before(
+    arena: Arena, run: ReplayRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From nothing at first, and from what the last plan's sources were worth at each later instant."""
+    starts: list[Prices | None] = []
+
+    def spied(problem: PlacementProblem, *, seed: int, start: Prices | None) -> Plan:
+        starts.append(start)
+        return solve(problem, seed=seed, start=start)
+
+    monkeypatch.setattr(pipelines.backtest, "solve", spied)
+    outlook = ClairvoyantOutlook(arena.scene, arena.stretch.requests, arena.world.uptime, horizon_hours=6.0)
+    _roll(arena, OptimisingPlanner(arena.scene, outlook, run.planning, seed=0))
+    assert starts[0] is None
+    assert all(start is not None and start.storage.max() > 0 for start in starts[1:])
 
 
 def test_yesterday__expects_what_came_a_day_ago(arena: Arena, run: ReplayRun) -> None:

@@ -20,7 +20,11 @@ from pipelines.plan_problem import PROBLEM_TABLES
 from pipelines.plan_state import STATE, read_state
 from pipelines.rebalance import Asked, rebalance_step
 from pipelines.scene import read_scene
+from placement.bound import Prices
 from placement.errors import RoutingError
+from placement.plan import Plan
+from placement.problem import PlacementProblem
+from placement.solve import solve
 from tests.conftest import END_US, QUIET, TinyHome
 
 
@@ -45,7 +49,7 @@ def test_place__publishes_a_plan_whose_checksums_match(forecasted: TinyHome) -> 
     current = current_plan(forecasted.home)
     assert current is not None
     assert current.folder.name == value["id"]
-    names = {"placements", "routes", "sources", "paths", "ranked", *PROBLEM_TABLES}
+    names = {"placements", "routes", "sources", "paths", "ranked", "prices", *PROBLEM_TABLES}
     assert set(current.manifest["checksums"]) == {f"{name}.parquet" for name in names} | {STATE}
     for name, checksum in current.manifest["checksums"].items():
         assert hashlib.sha256((current.folder / name).read_bytes()).hexdigest() == checksum
@@ -99,6 +103,30 @@ def test_place__an_unchanged_world_moves_nothing(forecasted: TinyHome) -> None:
     assert again["id"] != first["id"]
     assert again["bytes_to_move"] == 0
     assert again["kept_bytes"] == first["added_bytes"]
+
+
+def test_place__starts_its_search_from_the_prices_in_force(
+    forecasted: TinyHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None at first; then those beside the plan in force, by source, which prove as much as a search from nothing."""
+    starts: list[Prices | None] = []
+
+    def spied(problem: PlacementProblem, *, seed: int, start: Prices | None) -> Plan:
+        starts.append(start)
+        return solve(problem, seed=seed, start=start)
+
+    monkeypatch.setattr(pipelines.place, "solve", spied)
+    place(forecasted)
+    warm = place(forecasted, "seed=1", dry_run=True)
+    current = current_plan(forecasted.home)
+    assert current is not None
+    (current.folder / "prices.parquet").write_bytes(b"damaged")
+    cold = place(forecasted, "seed=1", dry_run=True)
+    assert [start is None for start in starts] == [True, False, True]
+    assert starts[1] is not None
+    assert starts[1].storage.max() > 0
+    assert warm["bound_millidollars"] >= 0.995 * cold["bound_millidollars"] > 0
+    assert warm["objective_millidollars"] <= 1.005 * cold["objective_millidollars"]
 
 
 def test_place__a_dry_run_publishes_nothing(forecasted: TinyHome) -> None:
