@@ -33,7 +33,7 @@ def cheapest_delivery(problem: PlacementProblem, segment: np.ndarray, source: np
     saved = [float(demand.requests[arcs.row[a]] * arcs.saving[a]) * share[a] for a in range(len(arcs))]
     model.maximize(mathopt.fast_sum(saved))
     answer = mathopt.solve(model, mathopt.SolverType.GLOP)
-    return float(demand.requests @ problem.origin_price) - answer.objective_value()
+    return float(demand.requests @ problem.origin_price - answer.objective_value())
 
 
 @given(st.integers(0, 10_000), st.booleans())
