@@ -53,8 +53,16 @@ class ChangeGroup:
 
     @property
     def sentence(self) -> str:
-        moved = f"{self.pushed} copies pushed ({self.bytes_moved} bytes)"
-        return f"{self.reason}: {moved}, {self.dropped} copies dropped, {self.rerouted} shares changed."
+        parts = [
+            f"{_counted(self.pushed, 'copy', 'copies')} pushed ({self.bytes_moved / 1e6:,.1f} MB)" * (self.pushed > 0),
+            f"{_counted(self.dropped, 'copy', 'copies')} dropped" * (self.dropped > 0),
+            f"{_counted(self.rerouted, 'share', 'shares')} changed" * (self.rerouted > 0),
+        ]
+        return f"{self.reason}: {', '.join(filter(None, parts))}."
+
+
+def _counted(count: int, one: str, more: str) -> str:
+    return f"{count:,} {one if count == 1 else more}"
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def test_failed__last_copy_of_what_is_wanted_is_pushed_once() -> None:
     assert done.route_around_cost == pytest.approx(10 * 20 + 20)
     assert done.plan.objective == pytest.approx(20 + 10 * 4 + 20)
     assert [row["reason"] for row in done.delta.pushed.to_pylist()] == ["n0 failed"]
-    assert done.delta.reasons == ("n0 failed: 1 copies pushed (1000000000 bytes), 1 copies dropped, 2 shares changed.",)
+    assert done.delta.reasons == ("n0 failed: 1 copy pushed (1,000.0 MB), 1 copy dropped, 2 shares changed.",)
 
 
 def test_failed__push_that_costs_more_than_it_gains() -> None:
