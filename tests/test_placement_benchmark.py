@@ -140,7 +140,15 @@ def test_groups_of__every_segment_and_node_once() -> None:
 def test_prunings__narrow_plans_are_priced_on_the_full_graph() -> None:
     """No narrow plan costs less than the full graph's bound."""
     rows = prunings("toy", TOY, 11)
-    assert [row.graph for row in rows] == ["full", "start 2", "start 4", "start 8", "nearest 6", "nearest 16", "4 groups"]
+    assert [row.graph for row in rows] == [
+        "full",
+        "start 2",
+        "start 4",
+        "start 8",
+        "nearest 6",
+        "nearest 16",
+        "4 groups",
+    ]
     assert all(row.cost >= rows[0].bound * (1 - 1e-9) for row in rows)
     assert rows[6].candidates < rows[0].candidates
     assert "4 groups" in str(rows[6])
