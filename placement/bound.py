@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from placement.problem import Float64, Int64, PlacementProblem
-from placement.reach import BLOCKS, WORTH_THREADS, Reach, for_each_block
+from placement.reach import BLOCKS, Reach, for_each_block
 from placement.response import NOTHING, Known, NearBy, Offer, respond
 
 FLAT = 40.0
@@ -110,7 +110,7 @@ def prove(reach: Reach, offer: Offer, known: Known = NOTHING, *, raise_rows: boo
     def answer(block: int, first: int, end: int) -> None:
         value[block], found[block] = respond(reach.rows, reach.near, first, end, better, near_by, known, raise_rows)
 
-    for_each_block(reach.blocks, answer, threads if reach.n_pairs >= WORTH_THREADS else 1)
+    for_each_block(reach.blocks, answer, threads, arcs=reach.n_pairs)
     bound = reach.constant - float(value.sum()) - float(reach.limits @ offer.source)
     return Proof(bound, better, np.concatenate(found))
 

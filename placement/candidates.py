@@ -3,7 +3,7 @@
 Candidates, as `placement/reach.py` defines them, are sorted by segment and source, arcs by candidate, so that a segment
 is one block of memory and blocks of segments are independent of each other once the limits of the sources have prices.
 
-A small instance has all its candidates here. In a large one each segment begins with one group of the nodes of every
+Without `for_each_row` all candidates are here. With it each segment begins with one group of the nodes of every
 location (`groups`: a node belongs to the group of its number in its location), the POPs and with whatever holds it now;
 the copies that prices call for join later. Every certificate is about all candidates in any case (`placement/bound.py`).
 """
@@ -18,8 +18,9 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from placement.keys import find_keys
 from placement.problem import Bool, Float32, Float64, Int32, Int64, PlacementProblem
-from placement.reach import WORTH_THREADS, Near, Reach, Rows, cut_evenly, for_each_block, mark_held, may_hold
+from placement.reach import Near, Reach, Rows, cut_evenly, for_each_block, mark_held, may_hold
 
 
 class Graph(NamedTuple):
@@ -109,6 +110,17 @@ class Candidates:
         """One number for each candidate, segment * N + source, ascending. (C,)"""
         return np.asarray(self.segment * np.int64(max(1, len(self.graph.survival))) + self.graph.source)
 
+    def shares_on_arcs(self, row: Int64, source: Int32, share: Float64) -> tuple[Float64, Bool]:
+        """Shares of (demand row, source) pairs on the arcs, (A,), and which pairs have an arc. (F,)"""
+        row_of = np.full(1 + max(int(self.rows.max(initial=-1)), int(row.max(initial=-1))), -1, dtype=np.int64)
+        row_of[self.rows] = np.arange(len(self.rows))
+        graph, n_sources = self.graph, np.int64(max(1, len(self.graph.survival)))
+        arcs = graph.arc_row * n_sources + np.repeat(graph.source, np.diff(graph.arc_start))
+        on_arcs = np.zeros(len(arcs))
+        at, known = find_keys(arcs, row_of[row] * n_sources + source, order=np.argsort(arcs, kind="stable"))
+        on_arcs[at[known]] = share[known]
+        return on_arcs, known
+
     def where(self, kept: Bool) -> Candidates:
         """The graph with these candidates alone."""
         graph, arcs = self.graph, np.diff(self.graph.arc_start)
@@ -148,7 +160,7 @@ class Candidates:
 
     def for_each_block(self, work: Callable[[int, int, int], None], threads: int) -> None:
         """Calls `work(block, first segment, end)` for every block, on as many threads as are worth it."""
-        for_each_block(self.blocks, work, threads if self.n_arcs >= WORTH_THREADS else 1)
+        for_each_block(self.blocks, work, threads, arcs=self.n_arcs)
 
 
 @numba.njit(cache=True)

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from placement.bound import Bound, Prices
 from placement.candidates import Candidates
 from placement.guard import LEAST_SECONDS, UNGUARDED, Guard
+from placement.keys import find_keys
 from placement.pdlp import PdlpAnswer, PdlpSettings, solve_relaxation
 from placement.prices import Guide, search_prices
 from placement.primal_dual import PrimalDual
-from placement.problem import Bool, Int64, PlacementProblem
+from placement.problem import PlacementProblem
 
 FEWEST_PASSES = 10
 ITERATIONS_PER_PASS = 5
@@ -44,7 +43,7 @@ def guide_by_pdlp(problem: PlacementProblem, *, guard: Guard = UNGUARDED) -> Gui
     answer = solve_relaxation(problem, settings)
     search = PrimalDual(candidates, threads=problem.settings.threads)
     search.begin_at(answer.prices)
-    _stand_at(search, answer, len(problem.sources), len(problem.demand))
+    _stand_at(problem, search, answer)
     search.keep(search.promising())
     return Guide(Bound(answer.bound, answer.prices), search)
 
@@ -60,23 +59,10 @@ def _settings(problem: PlacementProblem, n_arcs: int) -> PdlpSettings:
     )
 
 
-def _stand_at(search: PrimalDual, answer: PdlpAnswer, n_sources: int, n_rows: int) -> None:
+def _stand_at(problem: PlacementProblem, search: PrimalDual, answer: PdlpAnswer) -> None:
     """Holds every candidate, and serves over every arc, as far as PDLP does."""
-    candidates, graph = search.candidates, search.candidates.graph
-    copies = candidates.segment.astype(np.int64) * n_sources + graph.source
-    held, known = _found(answer.segment.astype(np.int64) * n_sources + answer.source, copies)
-    search.state.hold[:] = np.where(graph.stands, 1.0, np.where(known, answer.share[held], 0.0))
-    row_of = np.full(n_rows, -1, dtype=np.int64)
-    row_of[candidates.rows] = np.arange(len(candidates.rows))
-    arcs = graph.arc_row.astype(np.int64) * n_sources + np.repeat(graph.source, np.diff(graph.arc_start))
-    served, known = _found(row_of[answer.flows.row] * n_sources + answer.flows.source, arcs)
-    search.state.share[:] = np.where(known, answer.flows.share[served], 0.0)
-
-
-def _found(keys: Int64, wanted: Int64) -> tuple[Int64, Bool]:
-    """Where each wanted key is among the keys, and whether it is there at all."""
-    order = np.argsort(keys, kind="stable")
-    at = np.minimum(np.searchsorted(keys[order], wanted), max(0, len(keys) - 1))
-    if not len(keys):
-        return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), np.bool_)
-    return order[at], np.asarray(keys[order][at] == wanted)
+    candidates, flows = search.candidates, answer.flows
+    at, known = find_keys(candidates.keys, problem.copy_keys(answer.segment, answer.source))
+    search.state.hold[at[known]] = answer.share[known]
+    search.state.hold[candidates.graph.stands] = 1.0
+    search.state.share[:] = candidates.shares_on_arcs(flows.row, flows.source, flows.share)[0]

@@ -86,11 +86,13 @@ class _Improvement:
         self.problem, self.candidates, self.hold = problem, guide.candidates, guide.share
         graph, self.n_sources = guide.candidates.graph, len(problem.sources)
         self.segment = guide.candidates.segment
-        self.keys = self.segment.astype(np.int64) * self.n_sources + graph.source
-        self.held: Bool = np.isin(self.keys, copies.segment.astype(np.int64) * self.n_sources + copies.source)
-        self.strangers = _without(copies, self.keys, self.n_sources)
+        planned = problem.copy_keys(copies.segment, copies.source)
+        self.held: Bool = np.isin(guide.candidates.keys, planned)
+        # What the search did not look at, or what saves nothing and is held for availability, stays.
+        strange = np.isin(planned, guide.candidates.keys, invert=True)
+        self.strangers = Copies(copies.segment[strange], copies.source[strange])
         self.candidate_of_arc = np.repeat(np.arange(len(graph.source)), np.diff(graph.arc_start))
-        self.share, known = _shares_by_arc(problem, guide, flows, self.candidate_of_arc)
+        self.share, known = guide.candidates.shares_on_arcs(flows.row, flows.source, flows.share)
         sent = problem.demand_segment_bytes[flows.row] * problem.demand.requests[flows.row] * flows.share
         self.strange_sent = np.bincount(flows.source[~known], weights=sent[~known], minlength=self.n_sources)
         self.sent = graph.requests[graph.arc_row] * graph.size[self.segment[self.candidate_of_arc]]
@@ -163,34 +165,6 @@ class _Improvement:
         graph = self.candidates.graph
         saved = graph.requests[graph.arc_row[arcs]] * graph.arc_gain[arcs] * share
         return float(saved.sum() - graph.push[held].sum())
-
-
-def _without(copies: Copies, keys: Int64, n_sources: int) -> Copies:
-    """Copies that the search did not look at, or that save nothing and are held for availability: they stay."""
-    strange = ~np.isin(copies.segment.astype(np.int64) * n_sources + copies.source, keys)
-    return Copies(copies.segment[strange], copies.source[strange])
-
-
-def _shares_by_arc(
-    problem: PlacementProblem, guide: Guide, flows: Flows, candidate_of_arc: Int64
-) -> tuple[Float64, Bool]:
-    """The flows on the graph's arcs, (A,), and which flows are among them. (F,)"""
-    graph, rows = guide.candidates.graph, guide.candidates.rows
-    row_of = np.full(len(problem.demand), -1, dtype=np.int64)
-    row_of[rows] = np.arange(len(rows))
-    n_sources = len(problem.sources)
-    arc_key = graph.arc_row.astype(np.int64) * n_sources + graph.source[candidate_of_arc]
-    order = np.argsort(arc_key, kind="stable")
-    flow_key = row_of[flows.row] * n_sources + flows.source
-    at = np.searchsorted(arc_key[order], flow_key)
-    share = np.zeros(len(arc_key))
-    inside = at < len(order)
-    hit = order[at[inside]]
-    same = arc_key[hit] == flow_key[inside]
-    share[hit[same]] = flows.share[inside][same]
-    known = np.zeros(len(flow_key), dtype=np.bool_)
-    known[np.flatnonzero(inside)[same]] = True
-    return share, known
 
 
 def _solved(plan: _Improvement, part: Int64, rest: _Rest) -> _Choice | None:

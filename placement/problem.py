@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from placement.errors import ProblemError
+from placement.keys import find_keys
 from placement.settings import PlacementSettings
 from placement.validity import mistakes
 
@@ -323,12 +324,7 @@ class PlacementProblem:
 
     def is_current(self, segment: Int32, source: Int32) -> Bool:
         """Whether each (segment, source) pair is held now."""
-        keys = self.copy_keys(segment, source)
-        at = np.searchsorted(self.current_keys, keys)
-        found = np.zeros(len(keys), dtype=np.bool_)
-        inside = at < len(self.current_keys)
-        found[inside] = self.current_keys[at[inside]] == keys[inside]
-        return found
+        return find_keys(self.current_keys, self.copy_keys(segment, source))[1]
 
     def serving_price(self, row: Int64, source: Int32) -> Float64:
         """Price of one request of demand row `row` served by `source`, in m$."""

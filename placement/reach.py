@@ -115,10 +115,10 @@ def cut_evenly(work_before: Int64) -> Int64:
     return np.maximum.accumulate(cuts)
 
 
-def for_each_block(blocks: Int64, work: Callable[[int, int, int], None], threads: int) -> None:
-    """Calls `work(block, first segment, end)` for every block, on as many threads as allowed."""
+def for_each_block(blocks: Int64, work: Callable[[int, int, int], None], threads: int, *, arcs: int) -> None:
+    """Calls `work(block, first segment, end)` for every block, on as many threads as so many arcs are worth."""
     spans = [(b, first, end) for b, (first, end) in enumerate(itertools.pairwise(blocks.tolist()))]
-    if threads <= 1:
+    if threads <= 1 or arcs < WORTH_THREADS:
         for span in spans:
             work(*span)
         return

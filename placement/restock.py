@@ -20,6 +20,7 @@ import numpy as np
 from placement.copies import Copies, movement_left, spare_storage
 from placement.flows import Flows, delivery_cost
 from placement.guard import UNGUARDED, Guard
+from placement.keys import find_keys
 from placement.market import Market, market_of
 from placement.prices import Guide
 from placement.problem import Bool, Float64, Int64, PlacementProblem
@@ -84,7 +85,9 @@ class _Shelves:
     def __init__(self, problem: PlacementProblem, guide: Guide, copies: Copies, flows: Flows, guard: Guard) -> None:
         self.problem, self.guard = problem, guard
         self.market = market = market_of(problem, _choice(problem, guide, copies))
-        self.held: Bool = np.isin(_keys(problem, market), problem.copy_keys(copies.segment, copies.source))
+        self.held: Bool = np.isin(
+            problem.copy_keys(market.segment, market.source), problem.copy_keys(copies.segment, copies.source)
+        )
         self.held |= market.stands
         self.share = _shares(problem, market, flows)
         sent = self.share * market.row_bytes[market.arc_row]
@@ -216,32 +219,20 @@ def _distinct(offer: tuple[Int64, Int64, Bool, Float64]) -> list[tuple[Int64, Bo
 
 def _choice(problem: PlacementProblem, guide: Guide, copies: Copies) -> Copies:
     """Copies that are held by the plan or might be: those the relaxation holds or nearly holds, and those held now."""
-    graph, segment = guide.candidates.graph, guide.candidates.segment
-    likely = ((guide.share > LEAST_HELD) | guide.search.promising()) & ~graph.stands
-    keys = np.concatenate(
-        [
-            problem.copy_keys(segment[likely], graph.source[likely]),
-            problem.copy_keys(copies.segment, copies.source),
-        ]
-    )
+    candidates = guide.candidates
+    likely = ((guide.share > LEAST_HELD) | guide.search.promising()) & ~candidates.graph.stands
+    keys = np.concatenate([candidates.keys[likely], problem.copy_keys(copies.segment, copies.source)])
     segments, sources = np.divmod(np.unique(keys), max(1, len(problem.sources)))
     return Copies(segments.astype(np.int32), sources.astype(np.int32))
-
-
-def _keys(problem: PlacementProblem, market: Market) -> Int64:
-    return problem.copy_keys(market.segment, market.source)
 
 
 def _shares(problem: PlacementProblem, market: Market, flows: Flows) -> Float64:
     """The flows on the market's arcs, (A,); what standing sources serve in any case has no arc."""
     n_sources = max(1, len(problem.sources))
     keys = market.arc_row * n_sources + market.source[market.arc_copy]
-    wanted, share = flows.row * n_sources + flows.source, np.zeros(len(keys))
-    at = np.searchsorted(keys, wanted)
-    inside = at < len(keys)
-    at, shares = at[inside], flows.share[inside]
-    same = keys[at] == wanted[inside]
-    share[at[same]] = shares[same]
+    share = np.zeros(len(keys))
+    at, known = find_keys(keys, flows.row * n_sources + flows.source)
+    share[at[known]] = flows.share[known]
     return share
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from placement.copies import Copies
 from placement.flows import Flows, ServingArcs, mesh_coverage, serving_arcs
+from placement.keys import find_keys
 from placement.problem import Bool, Float64, Int64, PlacementProblem
 
 LEAST_SHARE = 1e-6
@@ -33,7 +34,10 @@ class Ground:
     def arc_share(self) -> Float64:
         """What each arc serves, (A,)."""
         n, flows = max(1, len(self.problem.sources)), self.flows
-        return _lookup(flows.row * n + flows.source, flows.share, self.arcs.row * n + self.arcs.source)
+        share = np.zeros(len(self.arcs))
+        at, known = find_keys(self.arcs.row * n + self.arcs.source, flows.row * n + flows.source)
+        share[at[known]] = flows.share[known]
+        return share
 
     @cached_property
     def arc_saving(self) -> Float64:
@@ -71,11 +75,3 @@ class Ground:
         segment = self.problem.demand.segment[self.arcs.row]
         keys = self.problem.copy_keys(self.copies.segment, self.copies.source)
         return np.searchsorted(keys, self.problem.copy_keys(segment, self.arcs.source))
-
-
-def _lookup(keys: Int64, values: Float64, wanted: Int64) -> Float64:
-    """The value of each wanted key, 0 where there is none; keys are sorted."""
-    if not len(keys):
-        return np.zeros(len(wanted))
-    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[at] == wanted, values[at], 0.0)
