@@ -25,11 +25,12 @@ from pipelines.arena import Arena
 from pipelines.backtest import OptimisingPlanner, PlanNote, roll
 from pipelines.champions import Champions
 from pipelines.config import DataSource, ReplayRun, load, microseconds
+from pipelines.contest import Contest
 from pipelines.home import Home
 from pipelines.inputs import Inputs
 from pipelines.outlook import Expectation
+from pipelines.plan_rows import model_outlook
 from pipelines.replay import net_by_hour, requested_by_hour
-from pipelines.rows import model_outlook
 from placement.problem import Float64
 from placement.scenarios import conditional_value_at_risk
 from placement.tally import GB, ReplayTally
@@ -129,7 +130,7 @@ def _world(run: ReplayRun, home: Home) -> tuple[Arena, Remembered]:
     start_us, champions = microseconds(run.window[0]), Champions(home)
     demand = champions.demand(arena.log.before(start_us), at_us=start_us)
     churn = champions.churn(arena.history.before(start_us), at_us=start_us)
-    return arena, Remembered(model_outlook(arena, run, demand.model, churn.model))
+    return arena, Remembered(model_outlook(Contest(arena, run, demand.model, churn.model, _told)))
 
 
 def _played(

@@ -30,6 +30,7 @@ from pipelines.errors import ConfigError, OutputError
 from pipelines.ingest import IngestSettings
 from pipelines.newsroom import NewsroomSettings
 from pipelines.planning import PlanningSettings
+from pipelines.row_names import ALL_ROWS, Row
 from pipelines.synthetic import SyntheticSettings
 from pipelines.typed import build, json_schema, override
 from pipelines.yaml_file import read
@@ -278,12 +279,6 @@ class PlacementRun:
     """How the churn model is put right on what has happened since it was trained."""
     rebalance: RebalanceSettings = field(default_factory=RebalanceSettings)
     """How patient, thrifty and steady `premirror rebalance` is between two placements."""
-
-
-Row = Literal["cdn-alone", "lru-paid", "lru-second-hit", "lru-free", "yesterday", "top-k", "ours", "clairvoyant"]
-ALL_ROWS: tuple[Row, ...] = (
-    "cdn-alone", "lru-paid", "lru-second-hit", "lru-free", "yesterday", "top-k", "ours", "clairvoyant",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from pipelines.arena import Arena
 from pipelines.champions import Champion, Champions
 from pipelines.config import DataSource, ReplayRun, microseconds
 from pipelines.console import Console, table
+from pipelines.contest import Contest, Result
 from pipelines.errors import InputError, PipelineError
 from pipelines.home import Home
 from pipelines.inputs import Inputs
@@ -33,7 +34,8 @@ from pipelines.movement import Movement
 from pipelines.provenance import code_commit, settings_digest
 from pipelines.report import render
 from pipelines.report_data import ReportData
-from pipelines.rows import ROW_NAMES, Result, play_row
+from pipelines.row_names import ROW_NAMES
+from pipelines.rows import play_row
 from pipelines.staging import staged_folder
 from pipelines.typed import flat
 from placement.tally import ReplayTally
@@ -131,16 +133,14 @@ def backtest(run: ReplayRun, home: Home, console: Console) -> Backtest:
         for row in run.rows:
             began = time.perf_counter()
             name = ROW_NAMES[row]
-            results.append(
-                play_row(
-                    row,
-                    arena,
-                    run,
-                    demand=demand.model,
-                    churn=churn.model,
-                    watch=lambda done, total, name=name: progress(name, done, total),  # type: ignore[misc]
-                )
+            contest = Contest(
+                arena,
+                run,
+                demand.model,
+                churn.model,
+                watch=lambda done, total, name=name: progress(name, done, total),  # type: ignore[misc]
             )
+            results.append(play_row(row, contest))
             seconds[row] = time.perf_counter() - began
             console.note(f"{name}: {results[-1].tally.net_share:.1%} kept off the CDN, net ({seconds[row]:.1f} s)")
     return Backtest(run, arena, results, demand, churn, inputs.digest, seconds)

@@ -14,6 +14,7 @@ from models.quantities import format_count, format_instant, format_share
 from models.registry import MODEL_NAMES, Registry
 from pipelines.churn_words import TELEMETRY_LIMIT
 from pipelines.config import microseconds
+from pipelines.contest import Result
 from pipelines.evaluate import SHOWN
 from pipelines.forecast_track import Track, track_demand
 from pipelines.home import Home
@@ -33,7 +34,7 @@ from pipelines.report_data import (
     ReportData,
     Role,
 )
-from pipelines.rows import ROW_NAMES, Result
+from pipelines.row_names import ROW_NAMES
 from pipelines.store import read_requests
 from placement.tally import CAUSE_WORDS
 from placement.tally import Cause as CauseCode

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -31,9 +30,11 @@ def compile_kernels(config: Path, home_root: Path) -> None:
     from pipelines.arena import Arena
     from pipelines.backtest import OptimisingPlanner
     from pipelines.config import load, microseconds
+    from pipelines.contest import Contest
     from pipelines.home import Home
     from pipelines.outlook import ClairvoyantOutlook
     from pipelines.planning import Copies
+    from pipelines.row_names import Row
     from pipelines.rows import play_row
 
     run = load("replay", config, [])
@@ -43,11 +44,10 @@ def compile_kernels(config: Path, home_root: Path) -> None:
     arena = Arena.read(Home(home_root).tables(run.tables), run)
     at_us = microseconds(start)
 
-    def play(row: Any) -> None:
-        play_row(row, arena, run, demand=None, churn=None, watch=lambda done, total: None)  # type: ignore[arg-type]
-
-    for row in ("lru-second-hit", "clairvoyant", "top-k"):
-        play(row)
+    contest = Contest(arena, run, demand=None, churn=None, watch=lambda done, total: None)  # type: ignore[arg-type]
+    rows: tuple[Row, ...] = ("lru-second-hit", "clairvoyant", "top-k")
+    for row in rows:
+        play_row(row, contest)
     tables = fit_tables(arena.history, train=(at_us - 2 * DAY_US, at_us), settings=ChurnSettings())
     node_features(arena.history, at_us=at_us, population=tables.population, settings=ChurnSettings())
     outlook = ClairvoyantOutlook(arena.scene, arena.stretch.requests, arena.world.uptime, horizon_hours=1.0)

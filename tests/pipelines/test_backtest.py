@@ -12,12 +12,15 @@ import pipelines.backtest
 from models.events import DAY_US, HOUR_US
 from pipelines.arena import Arena
 from pipelines.backtest import OptimisingPlanner, Planned, PlanNote, PopularityPlanner, Stretch, roll
-from pipelines.config import ReplayRun, Row
+from pipelines.config import ReplayRun
+from pipelines.contest import Contest
 from pipelines.movement import Movement
 from pipelines.outlook import ClairvoyantOutlook
 from pipelines.planning import Copies
+from pipelines.popularity_outlooks import PopularityOutlook, YesterdayOutlook
 from pipelines.replay import Backtest, comparison, comparison_text
-from pipelines.rows import PopularityOutlook, YesterdayOutlook, play_row
+from pipelines.row_names import Row
+from pipelines.rows import play_row
 from pipelines.typed import build
 from placement.bound import Prices
 from placement.plan import Plan
@@ -120,7 +123,8 @@ def test_comparison__every_row_says_what_it_moves_a_day(arena: Arena, run: Repla
     """By its plans or by its fetches: the days add up to what was moved, and twelve hours count half a day."""
     none: Any = None
     rows: tuple[Row, ...] = ("cdn-alone", "lru-paid", "top-k")
-    played = [play_row(row, arena, run, demand=none, churn=none, watch=lambda *_: None) for row in rows]
+    contest = Contest(arena, run, demand=none, churn=none, watch=lambda *_: None)
+    played = [play_row(row, contest) for row in rows]
     done = Backtest(run, arena, played, demand=none, churn=none, digest="", seconds={})
     alone, cache, rule = comparison(done)
     assert (alone["moved_bytes_per_day"], alone["flapping_share"]) == (0, None)
