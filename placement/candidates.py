@@ -140,10 +140,9 @@ class Candidates:
     def joined_by(self, keys: Int64) -> tuple[Candidates, Bool]:
         """The graph with these candidates too, and which of its candidates were there before."""
         graph, n_sources = self.graph, np.int64(max(1, len(self.graph.survival)))
-        missing = np.setdiff1d(keys, self.keys)
-        start = np.searchsorted(missing, np.arange(len(graph.size) + 1) * n_sources)
-        more = Candidates.among(self.reach, start, (missing % n_sources).astype(np.int32)).graph
-        at, arcs = np.searchsorted(self.keys, missing), np.diff(more.arc_start)
+        start, source, at = _missing(graph.copy_start, graph.source, np.sort(keys), n_sources)
+        more = Candidates.among(self.reach, start, source).graph
+        arcs = np.diff(more.arc_start)
         arcs_at = np.repeat(graph.arc_start[at], arcs)
         larger = graph._replace(
             copy_start=graph.copy_start + start,
@@ -161,6 +160,26 @@ class Candidates:
     def for_each_block(self, work: Callable[[int, int, int], None], threads: int) -> None:
         """Calls `work(block, first segment, end)` for every block, on as many threads as are worth it."""
         for_each_block(self.blocks, work, threads, arcs=self.n_arcs)
+
+
+@numba.njit(cache=True)
+def _missing(copy_start: Int64, source: Int32, keys: Int64, n_sources: int) -> tuple[Int64, Int32, Int64]:
+    """Of ascending keys, those that are no candidates yet: starts by segment, sources, and where they are to stand."""
+    n_segments, start = len(copy_start) - 1, np.zeros(len(copy_start), np.int64)
+    found, at, count, k = np.empty(len(keys), np.int32), np.empty(len(keys), np.int64), 0, 0
+    for s in range(n_segments):
+        c = copy_start[s]
+        while k < len(keys) and keys[k] < (s + 1) * n_sources:
+            n = keys[k] - s * n_sources
+            while c < copy_start[s + 1] and source[c] < n:
+                c += 1
+            repeated = k > 0 and keys[k] == keys[k - 1]
+            if not repeated and (c == copy_start[s + 1] or source[c] != n):
+                found[count], at[count] = n, c
+                count += 1
+            k += 1
+        start[s + 1] = count
+    return start, found[:count], at[:count]
 
 
 @numba.njit(cache=True)

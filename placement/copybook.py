@@ -61,6 +61,18 @@ class CopyBook:
         _schedule_pushes(self._mesh, self.copies, self._begin_us, (self._begun, order), plan.start_us)
         self.offsets = np.searchsorted(self.copies["segment"], np.arange(len(self.offsets))).astype(np.int64)
 
+    def receive(self, copies: Records) -> None:
+        """Takes over copies that devices hold already, from elsewhere; the next plan keeps or drops them."""
+        if len(copies) == 0:
+            return
+        both = np.concatenate([self.copies, copies])
+        order = np.lexsort((both["source"], both["segment"]))
+        n = len(copies)
+        self.copies = both[order]
+        self._begin_us = np.concatenate([self._begin_us, copies["ready_us"]])[order]
+        self._begun = np.concatenate([self._begun, np.ones(n, np.bool_)])[order]
+        self._repair = np.concatenate([self._repair, np.zeros(n, np.bool_)])[order]
+
     def settle(self, now_us: int) -> None:
         """Counts the pushes that have begun before `now_us`."""
         begun = ~self._begun & (self._begin_us < now_us)

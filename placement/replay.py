@@ -83,6 +83,9 @@ class Replay:
         """
         plan.check(self.world)
         self._ledger.open_until(plan.start_us, plan.start_us)
+        self._carry_out(plan)
+
+    def _carry_out(self, plan: Holdings) -> None:
         self._book.adopt(plan)
         candidates = fresh_candidates(self._book.most_holders)
         self._mesh = self._mesh._replace(copies=self._book.copies, candidates=candidates)
@@ -188,10 +191,15 @@ def _serve_all(
             mesh.candidates[j].slot = first + j
         done = try_mesh(mesh, n, request)
         if done.cause == UNSEEN:
-            known = _contains(forecast, segment * n_locations + location)
-            done = unserved(NOT_PLACED if known else NOT_FORECAST)
+            done = unserved(cause_of_unseen(forecast, segment * n_locations + location))
         source, latency_us = book(mesh, done, request, sums)
         served[0][i], served[1][i], served[2][i] = source, done.cause, latency_us / 1000.0
+
+
+@kernel
+def cause_of_unseen(forecast: Int64, key: int) -> int:
+    """Why no copy lies within reach, from the pairs with forecast demand (sorted keys segment * locations + location)."""
+    return NOT_PLACED if _contains(forecast, key) else NOT_FORECAST
 
 
 @kernel

@@ -1,0 +1,341 @@
+"""Predict and react: a plan's copies, and beside them, in the storage that the plan leaves, what passes through.
+
+A request is tried at the plan's copies and at those that passed through, by one rule of routing. One that no device of
+its location serves may fill a device there, paid by tier 1, once the segment has been asked for often enough lately:
+
+    count(t) = count(t') · 2^(−(t − t') / half-life) + 1    at each request for it from the location,  filled from a count on
+
+so that what nobody foresaw is kept as soon as it shows, and what is asked for once is not. Devices throw out what was
+used longest ago. A plan has the first right to storage: what passed through goes when a plan needs its room, and what
+the plan wants and passed through already is not pushed again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp2
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from placement.copybook import push_times
+from placement.errors import ReplayError
+from placement.homes import Homes, first_home, homes_of, may_take
+from placement.mesh import Mesh, Records, ReplaySettings, Request, Sums, fresh_candidates, fresh_copies, kernel
+from placement.problem import Float64, Int8, Int32, Int64
+from placement.replay import Columns, Replay, Served, cause_of_unseen, columns_of
+from placement.routing import RoutingSettings
+from placement.shelf import Shelf, drop, fresh_shelf, grown_shelf, put, touch
+from placement.tally import HOUR_US, PUSHED_BYTES, WASTED_BYTES, Cause, ReplayTally
+from placement.trace import Holdings, ReplayWorld, SegmentRequests
+from placement.transfers import UNSEEN, book, try_mesh, unserved, up_row
+from placement.uptime import ALWAYS_US
+
+Float32 = npt.NDArray[np.float32]
+IN_TRANSIT = int(Cause.IN_TRANSIT)
+
+
+@dataclass(frozen=True)
+class ReactiveSettings:
+    """What devices keep of what passes through, beside the plan."""
+
+    storage_share: float = 0.0
+    """Share of each device's storage that plans leave free for it, in [0, 1); what plans do not fill is used anyway."""
+    admit_requests: float = 3.0
+    """Recent requests from one location, decayed, from which a segment is kept there."""
+    half_life_hours: float = 3.0
+    """Half-life of that count, in hours."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not 0 <= self.storage_share < 1:
+            problems.append(f"Expected storage_share in [0, 1), got {self.storage_share!r}.")
+        if not 1 <= self.admit_requests < float("inf"):
+            problems.append(f"Expected admit_requests >= 1, got {self.admit_requests!r}.")
+        if not 0 < self.half_life_hours < float("inf"):
+            problems.append(f"Expected half_life_hours > 0, got {self.half_life_hours!r}.")
+        if problems:
+            raise ReplayError("The reactive settings cannot be used:", problems)
+
+
+class Passing(NamedTuple):
+    """What is known of requests lately, by location and segment; both are (locations * segments,)."""
+
+    recent: Float32
+    last_us: Int64
+
+
+class ReactiveReplay(Replay):
+    """A replay of plans whose devices also keep what passes through.
+
+    Args:
+        reactive: when it is kept.
+        others: as those of `Replay`.
+    """
+
+    def __init__(
+        self,
+        world: ReplayWorld,
+        reactive: ReactiveSettings,
+        *,
+        settings: ReplaySettings | None = None,
+        routing: RoutingSettings | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(world, settings=settings, routing=routing, seed=seed)
+        self._reactive, self._homes = reactive, homes_of(world)
+        keys = world.n_locations * world.n_segments
+        self._shelf = fresh_shelf(keys)
+        self._passing = Passing(np.zeros(keys, np.float32), np.full(keys, ALWAYS_US, np.int64))
+        self._grow()
+        self._make_room(ALWAYS_US)
+
+    def serve(self, requests: SegmentRequests) -> Served:
+        """As `Replay.serve`; devices keep what passes through as they go.
+
+        Raises:
+            ReplayError: as there.
+        """
+        served = Served.empty(len(requests))
+        if len(requests) == 0:
+            return served
+        requests.check(self.world)
+        start_hour_us = self._ledger.open_for(requests)
+        done = 0
+        while done < len(requests):
+            done = _serve_all(
+                self._mesh,
+                (self._book.offsets, self._forecast, self._slots),
+                (self._shelf, self._homes, self._passing),
+                (columns_of(requests), done),
+                (start_hour_us, self._ledger.requests_seen),
+                (self._reactive.admit_requests, self._reactive.half_life_hours * HOUR_US),
+                self._ledger.sums,
+                (served.source, served.cause, served.latency_ms),
+            )
+            if done < len(requests):
+                self._grow()
+        self._ledger.requests_seen += len(requests)
+        return served
+
+    def finish(self, end_us: int | None = None) -> ReplayTally:
+        """As `Replay.finish`; what was kept, is still there and never served counts as wasted."""
+        super().finish(end_us)
+        now_us = self._ledger.now_us
+        if now_us is not None:
+            pool = self._pool
+            idle = pool[(pool["source"] >= 0) & (pool["served_bytes"] == 0)]
+            location = self._mesh.sources["location"][idle["source"]]
+            sizes = self._mesh.segment_bytes[idle["segment"]]
+            self._ledger.add(WASTED_BYTES, np.full(len(idle), now_us, np.int64), location, sizes)
+        return self._ledger.tally(self._mesh.sources["sent_bytes"])
+
+    def passed_through(self) -> tuple[Int32, Int32]:
+        """Segments and sources of what devices keep beside the plan, and have whole by now."""
+        pool = self._held(self._ledger.now_us or 0)
+        return pool["segment"].copy(), pool["source"].copy()
+
+    def held_bytes(self) -> Int64:
+        """Bytes that each source holds or waits for. (sources,)"""
+        return np.asarray(super().held_bytes() + self._mesh.sources["held_bytes"])
+
+    @property
+    def _slots(self) -> int:
+        """Slots of what passes through; the plan's copies come after them."""
+        return len(self._shelf.newer)
+
+    @property
+    def _pool(self) -> Records:
+        return self._mesh.copies[: self._slots]
+
+    def _held(self, now_us: int) -> Records:
+        pool = self._pool
+        return pool[(pool["source"] >= 0) & (pool["ready_us"] <= now_us)]
+
+    def _carry_out(self, plan: Holdings) -> None:
+        """What the plan wants and passed through stays; the rest of that makes room."""
+        self._hand_over(plan)
+        super()._carry_out(plan)
+        self._rejoin()
+        self._make_room(plan.start_us)
+
+    def _hand_over(self, plan: Holdings) -> None:
+        """Gives the plan those of its copies that passed through."""
+        n_sources = self.world.n_sources
+        pool = self._pool
+        kept = np.flatnonzero(pool["source"] >= 0)
+        keys = pool["segment"][kept].astype(np.int64) * n_sources + pool["source"][kept]
+        slots = kept[np.isin(keys, plan.segment.astype(np.int64) * n_sources + plan.source)]
+        self._book.receive(pool[slots])
+        _drop_all(self._mesh, self._shelf, slots)
+        self._pool_before = self._pool.copy()
+
+    def _rejoin(self) -> None:
+        """Puts the plan's copies behind those that passed through, in one array that both share."""
+        pool = self._pool_before
+        copies = np.concatenate([pool, self._book.copies])
+        self._book.copies = copies[len(pool) :]
+        most = self._book.most_holders + int(np.diff(self._homes.offsets).max(initial=0))
+        self._mesh = self._mesh._replace(copies=copies, candidates=fresh_candidates(most))
+
+    def _make_room(self, now_us: int) -> None:
+        """Leaves to what passes through the storage that the plan does not fill, and throws out what is over."""
+        room = np.maximum(self.world.storage_bytes - self._book.held_bytes(), 0)
+        self._mesh.sources["storage_bytes"] = np.where(self.world.tier == 1, 0, room)
+        wasted = np.zeros(self.world.n_locations, np.int64)
+        _shrink(self._mesh, self._shelf, wasted)
+        at = np.flatnonzero(wasted)
+        if len(at):
+            self._ledger.add(WASTED_BYTES, np.full(len(at), now_us, np.int64), at, wasted[at])
+
+    def _grow(self) -> None:
+        """Doubles the slots of what passes through; what they can come to is bounded by the devices' storage."""
+        before = self._slots
+        fresh = fresh_copies(max(before, 1024))
+        fresh["source"] = -1
+        self._pool_before = np.concatenate([self._pool, fresh])
+        self._shelf = grown_shelf(self._shelf, len(fresh))
+        self._rejoin()
+
+
+@kernel
+def _serve_all(
+    mesh: Mesh,
+    plan: tuple[Int64, Int64, int],
+    kept: tuple[Shelf, Homes, Passing],
+    work: tuple[Columns, int],
+    origin: tuple[int, int],
+    admission: tuple[float, float],
+    sums: Sums,
+    served: tuple[Int32, Int8, Float64],
+) -> int:
+    """Serves from request work[1] on; gives how many are done, fewer than all when the slots are used up."""
+    (offsets, forecast, slots), (shelf, homes, passing), (columns, begin) = plan, kept, work
+    for i in range(begin, len(columns[0])):
+        if shelf.free[0] < 0:
+            return i
+        ts_us, segment, location = int(columns[0][i]), int(columns[1][i]), int(columns[2][i])
+        hour = (ts_us - origin[0]) // HOUR_US
+        request = Request(ts_us, segment, location, int(columns[3][i]), origin[1] + i, hour)
+        planned = _planned(mesh, offsets, slots, segment)
+        key = location * len(mesh.segment_bytes) + segment
+        done = try_mesh(mesh, _kept(mesh, shelf, key, planned), request)
+        if done.cause == UNSEEN:
+            done = unserved(cause_of_unseen(forecast, segment * len(mesh.pop) + location))
+        source, latency_us = book(mesh, done, request, sums)
+        served[0][i], served[1][i], served[2][i] = source, done.cause, latency_us / 1000.0
+        count = _count(passing, key, ts_us, admission[1])
+        if done.slot >= slots:
+            continue
+        if done.slot >= 0:
+            touch(mesh, shelf, done.slot)
+        elif count >= admission[0] and done.cause != IN_TRANSIT:
+            _keep(mesh, shelf, homes, request, (planned, sums.cells[hour, location]))
+    return len(columns[0])
+
+
+@kernel
+def _planned(mesh: Mesh, offsets: Int64, slots: int, segment: int) -> int:
+    """Puts the plan's copies of the segment first among the candidates; how many there are."""
+    first = offsets[segment]
+    n = offsets[segment + 1] - first
+    for j in range(n):
+        mesh.candidates[j].slot = slots + first + j
+    return int(n)
+
+
+@kernel
+def _kept(mesh: Mesh, shelf: Shelf, key: int, n: int) -> int:
+    """Adds the copies that passed through; how many candidates there are now."""
+    slot = shelf.first_copy[key]
+    while slot >= 0:
+        mesh.candidates[n].slot = slot
+        n += 1
+        slot = shelf.sibling[slot]
+    return n
+
+
+@kernel
+def _count(passing: Passing, key: int, ts_us: int, half_life_us: float) -> float:
+    """Recent requests with this one."""
+    count = 1.0
+    if passing.last_us[key] > ALWAYS_US:
+        count += passing.recent[key] * exp2(-(ts_us - passing.last_us[key]) / half_life_us)
+    passing.recent[key], passing.last_us[key] = count, ts_us
+    return count
+
+
+@kernel
+def _keep(mesh: Mesh, shelf: Shelf, homes: Homes, request: Request, rest: tuple[int, Int64]) -> None:
+    """Sends the segment to one device of the location, if there is one for it, at tier 1's expense."""
+    planned, cell = rest
+    size = mesh.segment_bytes[request.segment]
+    source = _taker(mesh, shelf, homes, request, planned)
+    if source < 0:
+        return
+    while mesh.sources[source].held_bytes + size > mesh.sources[source].storage_bytes:
+        cell[WASTED_BYTES] += _throw_out(mesh, shelf, source)
+    from_us = max(request.ts_us, mesh.sources[source].downlink_us)
+    _, ready_us = push_times(mesh, source, request.segment, from_us)
+    mesh.sources[source].downlink_us = ready_us
+    cell[PUSHED_BYTES] += size
+    put(mesh, shelf, request.location, (request.segment, source, ready_us))
+
+
+@kernel
+def _throw_out(mesh: Mesh, shelf: Shelf, source: int) -> int:
+    """Drops what the device used longest ago; its bytes if it never served, else 0."""
+    oldest = mesh.sources[source].tail
+    wasted = 0
+    if mesh.copies[oldest].served_bytes == 0:
+        wasted = int(mesh.segment_bytes[mesh.copies[oldest].segment])
+    drop(mesh, shelf, oldest)
+    return wasted
+
+
+@kernel
+def _taker(mesh: Mesh, shelf: Shelf, homes: Homes, request: Request, planned: int) -> int:
+    """The first device from the segment's place on the ring that is on, can take it and does not hold it; -1 if none."""
+    first, last = homes.offsets[request.location], homes.offsets[request.location + 1]
+    at = first_home(homes, request.location, request.segment)
+    for _ in range(last - first):
+        source = homes.device[at]
+        if _can_take(mesh, source, request) and not _holds(mesh, shelf, source, request, planned):
+            return int(source)
+        at = at + 1 if at + 1 < last else first
+    return -1
+
+
+@kernel
+def _can_take(mesh: Mesh, source: int, request: Request) -> bool:
+    if not may_take(mesh.sources, source, mesh.segment_bytes[request.segment]):
+        return False
+    return bool(up_row(mesh.sources, mesh.intervals, source, request.ts_us) >= 0)
+
+
+@kernel
+def _holds(mesh: Mesh, shelf: Shelf, source: int, request: Request, planned: int) -> bool:
+    for j in range(planned):
+        if mesh.copies[mesh.candidates[j].slot].source == source:
+            return True
+    slot = shelf.first_copy[request.location * len(mesh.segment_bytes) + request.segment]
+    while slot >= 0:
+        if mesh.copies[slot].source == source:
+            return True
+        slot = shelf.sibling[slot]
+    return False
+
+
+@kernel
+def _drop_all(mesh: Mesh, shelf: Shelf, slots: Int64) -> None:
+    for slot in slots:
+        drop(mesh, shelf, slot)
+
+
+@kernel
+def _shrink(mesh: Mesh, shelf: Shelf, wasted: Int64) -> None:
+    """Throws out what is over each device's room; adds to the bytes wasted at its location. (locations,)"""
+    for source in range(len(mesh.sources)):
+        while mesh.sources[source].held_bytes > mesh.sources[source].storage_bytes:
+            wasted[mesh.sources[source].location] += _throw_out(mesh, shelf, source)
