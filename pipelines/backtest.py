@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,11 +21,16 @@ from pipelines.planning import Copies, PlannedInstance, PlanningSettings, instan
 from pipelines.scene import Scene
 from placement.plan import Plan
 from placement.popularity import most_popular_copies
+from placement.publish import moved_bytes
+from placement.reactive import ReactiveReplay, ReactiveSettings
+from placement.refresh import RefreshSettings, refresh
 from placement.replay import Replay, ReplaySettings
 from placement.routing import RoutingSettings
 from placement.solve import solve
 from placement.tally import ReplayTally
 from placement.trace import Holdings, ReplayWorld, SegmentRequests
+
+MINUTE_US = 60_000_000
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class PlanNote:
-    """What a plan was, for the report; `flapping_bytes` of those moved had been dropped within the 24 hours before."""
+    """What a plan or a refresh was; `flapping_bytes` of those moved had been dropped within the 24 hours before."""
 
     at_us: int
     status: str
@@ -52,34 +57,67 @@ class PlanNote:
     seconds: float = 0.0
     flapping_bytes: int = 0
     method: str = ""
+    refreshed: bool = False
 
 
 class Planner(Protocol):
-    """Makes the plan of an instant, given what is held; asked in time order."""
+    """Makes the plan of an instant, given what is held, or brings the last one up to date; asked in time order."""
 
     def plan(self, at_us: int, held: Copies) -> Planned: ...
+
+    def refresh(self, at_us: int, held: Copies) -> Planned: ...
 
 
 class OptimisingPlanner:
     """Outlook, placement problem, solver: the same for our models and for the clairvoyant row.
 
     Each search of prices sets out from those of the plan before, as that of a placement does.
+
+    Args:
+        refresh: how it refreshes its plans.
     """
 
-    def __init__(self, scene: Scene, outlook: Outlook, settings: PlanningSettings, *, seed: int) -> None:
+    def __init__(
+        self,
+        scene: Scene,
+        outlook: Outlook,
+        settings: PlanningSettings,
+        *,
+        seed: int,
+        refresh: RefreshSettings | None = None,
+    ) -> None:
         self._scene, self._outlook, self._settings, self._seed = scene, outlook, settings, seed
+        self._refresh = refresh or RefreshSettings()
         self._prices: SourcePrices | None = None
+
+    def refresh(self, at_us: int, held: Copies) -> Planned:
+        started = time.perf_counter()
+        planned = self._instance(at_us, held)
+        copies = refresh(planned.problem, self._refresh)
+        note = PlanNote(
+            at_us,
+            "refresh",
+            _by_tier(planned, copies.source),
+            int(moved_bytes(planned.problem, copies)),
+            planned.problem.settings.movement_budget_bytes,
+            seconds=time.perf_counter() - started,
+            refreshed=True,
+        )
+        return Planned(planned.holdings(copies), planned.copies(copies), note)
 
     def plan(self, at_us: int, held: Copies) -> Planned:
         started = time.perf_counter()
-        expected = self._outlook.at(at_us)
-        planned = instance(self._scene, expected.demand, expected.nodes, held, settings=self._settings, at_us=at_us)
+        planned = self._instance(at_us, held)
         problem = planned.problem
         start = None if self._prices is None else self._prices.for_problem(problem)
         plan = solve(problem, seed=self._seed, start=start)
         self._prices = None if plan.prices is None else SourcePrices.of(problem, plan.prices)
         note = note_of(planned, plan, seconds=time.perf_counter() - started)
         return Planned(planned.holdings(plan), planned.copies(plan), note)
+
+    def _instance(self, at_us: int, held: Copies) -> PlannedInstance:
+        expected = self._outlook.at(at_us)
+        return instance(self._scene, expected.demand, expected.nodes, held, settings=self._settings, at_us=at_us)
 
 
 class PopularityPlanner:
@@ -122,6 +160,11 @@ class PopularityPlanner:
             eligible=mesh | self._scene.is_pop,
         )
         return Planned(holdings, copies, self._note(at_us, copies, held, planned))
+
+    def refresh(self, at_us: int, held: Copies) -> Planned:
+        """The rule again: it has no slower plan to wait for."""
+        planned = self.plan(at_us, held)
+        return replace(planned, note=replace(planned.note, refreshed=True))
 
     def _held_there(self, expected: Expectation, held: Copies) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         n_locations = len(self._scene.locations)
@@ -185,18 +228,57 @@ def roll(
     routing: RoutingSettings,
     seed: int,
     watch: Callable[[int, int], None],
+    refresh_minutes: float = 0.0,
+    reactive: ReactiveSettings | None = None,
 ) -> tuple[ReplayTally, list[PlanNote]]:
-    """Plans and plays the whole stretch; returns what was counted and a note of every plan."""
-    replay = Replay(world, settings=replay_settings, routing=routing, seed=seed)
+    """Plans, refreshes and plays the whole stretch; returns what was counted and a note of every plan and refresh.
+
+    Args:
+        world: what truly happened.
+        stretch: the requests, and when plans are made.
+        planner: makes them.
+        replay_settings: of the judge.
+        routing: of the judge.
+        seed: of the judge.
+        watch: is told how many stretches between two plans are played, and of how many.
+        refresh_minutes: distance of refreshes between plans; 0 for none.
+        reactive: what devices keep beside their plans; None for nothing.
+    """
+    judge: dict[str, Any] = {"settings": replay_settings, "routing": routing, "seed": seed}
+    replay = Replay(world, **judge) if reactive is None else ReactiveReplay(world, reactive, **judge)
     held, flapping = Copies.none(), Flapping(world.segment_bytes, world.n_sources)
     notes: list[PlanNote] = []
-    total = len(stretch.instants())
-    for at_us, requests in stretch.parts():
-        planned = planner.plan(at_us, held)
-        replay.adopt(planned.holdings)
-        replay.serve(requests)
-        back = flapping.bytes_back(at_us, held, planned.copies)
-        held = planned.copies
-        notes.append(replace(planned.note, flapping_bytes=back))
-        watch(len(notes), total)
+    for done, (at_us, requests) in enumerate(stretch.parts(), start=1):
+        for now_us, part in _refreshed(stretch, at_us, requests, refresh_minutes):
+            held = _with(held, replay)
+            planned = planner.plan(now_us, held) if now_us == at_us else planner.refresh(now_us, held)
+            replay.adopt(planned.holdings)
+            replay.serve(part)
+            back = flapping.bytes_back(now_us, held, planned.copies)
+            held = planned.copies
+            notes.append(replace(planned.note, flapping_bytes=back))
+        watch(done, len(stretch.instants()))
     return replay.finish(stretch.end_us - 1), notes  # the window is half-open: its end opens no further hour
+
+
+def _refreshed(
+    stretch: Stretch, at_us: int, requests: SegmentRequests, minutes: float
+) -> Iterator[tuple[int, SegmentRequests]]:
+    """The instant of a plan and those of its refreshes, each with the requests until the next one."""
+    end_us = min(stretch.end_us, at_us + round(stretch.every_hours * HOUR_US))
+    step_us = round(minutes * MINUTE_US) or end_us - at_us
+    instants = list(range(at_us, end_us, step_us))
+    bounds = [*np.searchsorted(requests.ts_us, instants, side="left").tolist(), len(requests)]
+    for now_us, first, last in zip(instants, bounds, bounds[1:], strict=False):
+        yield now_us, requests.rows(first, last)
+
+
+def _with(held: Copies, replay: Replay) -> Copies:
+    """The plan's copies and those that passed through, each once."""
+    if not isinstance(replay, ReactiveReplay):
+        return held
+    segment, source = replay.passed_through()
+    n_sources = replay.world.n_sources
+    keys = np.concatenate([held.segment * n_sources + held.source, segment.astype(np.int64) * n_sources + source])
+    keys = np.unique(keys)
+    return Copies(keys // n_sources, keys % n_sources)

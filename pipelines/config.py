@@ -34,7 +34,9 @@ from pipelines.row_names import ALL_ROWS, Row
 from pipelines.synthetic import SyntheticSettings
 from pipelines.typed import build, json_schema, override
 from pipelines.yaml_file import read
+from placement.reactive import ReactiveSettings
 from placement.rebalance.settings import RebalanceSettings
+from placement.refresh import RefreshSettings
 from placement.replay import ReplaySettings
 from placement.routing import RoutingSettings
 
@@ -299,6 +301,10 @@ class ReplayRun:
     """Horizon, tiers, prices and limits of every planned row."""
     clairvoyant_hours: tuple[float, ...] = (6.0, 24.0)
     """How far ahead the clairvoyant row plans, in hours; it sees everything and the best of these counts."""
+    refresh: RefreshSettings = field(default_factory=RefreshSettings)
+    """How plans follow demand between two planning instants."""
+    reactive: ReactiveSettings = field(default_factory=ReactiveSettings)
+    """What devices keep of what passes through, beside the plan."""
     push_minimum_requests: float = 1.25
     """Requests expected over the horizon from which the popularity rules push a segment."""
     routing: RoutingSettings = field(default_factory=RoutingSettings)

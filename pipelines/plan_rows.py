@@ -4,17 +4,32 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from pipelines.backtest import OptimisingPlanner, Planner, PopularityPlanner, roll
 from pipelines.contest import Contest, Player, Result
 from pipelines.outlook import ClairvoyantOutlook, ModelOutlook
 from pipelines.popularity_outlooks import PopularityOutlook, YesterdayOutlook
 from pipelines.row_names import Row
+from pipelines.scene import Scene
+from placement.reactive import ReactiveSettings
 
 
 def _ours(row: Row, contest: Contest) -> Result:
-    outlook = model_outlook(contest)
-    planner = OptimisingPlanner(contest.arena.scene, outlook, contest.run.planning, seed=contest.run.seed)
-    return replace(_rolled(row, contest, planner), by_prior=len(outlook.by_prior_us))
+    """Predict and react, or one of the two ways to react, or none."""
+    outlook, run = model_outlook(contest), contest.run
+    refresh = row in ("ours", "plan-refresh")
+    reactive = run.reactive if row in ("ours", "plan-keep") else None
+    scene = contest.arena.scene if reactive is None else _leaving(contest.arena.scene, reactive.storage_share)
+    planner = OptimisingPlanner(scene, outlook, run.planning, seed=run.seed, refresh=run.refresh)
+    played = _rolled(row, contest, planner, refresh=refresh, reactive=reactive)
+    return replace(played, by_prior=len(outlook.by_prior_us))
+
+
+def _leaving(scene: Scene, share: float) -> Scene:
+    """The scene with so much less storage at the nodes, for what passes through."""
+    kept = np.where(scene.is_pop, scene.storage_bytes, scene.storage_bytes * (1.0 - share))
+    return replace(scene, storage_bytes=kept.astype(np.int64))
 
 
 def _clairvoyant(row: Row, contest: Contest) -> Result:
@@ -26,7 +41,8 @@ def _clairvoyant(row: Row, contest: Contest) -> Result:
 def _all_knowing(contest: Contest, hours: float) -> Planner:
     arena, run = contest.arena, contest.run
     outlook = ClairvoyantOutlook(arena.scene, arena.stretch.requests, arena.world.uptime, horizon_hours=hours)
-    return OptimisingPlanner(arena.scene, outlook, replace(run.planning, horizon_hours=hours), seed=run.seed)
+    planning = replace(run.planning, horizon_hours=hours)
+    return OptimisingPlanner(arena.scene, outlook, planning, seed=run.seed, refresh=replace(run.refresh, thrift=0.0))
 
 
 def _popular(row: Row, contest: Contest) -> Result:
@@ -36,7 +52,9 @@ def _popular(row: Row, contest: Contest) -> Result:
     return _rolled(row, contest, PopularityPlanner(arena.scene, rule, run.planning, push_minimum_requests=pushed_from))
 
 
-def _rolled(row: Row, contest: Contest, planner: Planner) -> Result:
+def _rolled(
+    row: Row, contest: Contest, planner: Planner, *, refresh: bool = True, reactive: ReactiveSettings | None = None
+) -> Result:
     arena, run = contest.arena, contest.run
     tally, notes = roll(
         arena.world,
@@ -46,6 +64,8 @@ def _rolled(row: Row, contest: Contest, planner: Planner) -> Result:
         routing=run.routing,
         seed=run.seed,
         watch=contest.watch,
+        refresh_minutes=run.refresh.every_minutes if refresh else 0.0,
+        reactive=reactive,
     )
     return Result(row, tally, notes)
 
@@ -65,9 +85,10 @@ def model_outlook(contest: Contest) -> ModelOutlook:
     )
 
 
+OURS: tuple[Row, ...] = ("plan-only", "plan-refresh", "plan-keep", "ours")
 PLAN_ROWS: dict[Row, Player] = {
     "yesterday": _popular,
     "top-k": _popular,
-    "ours": _ours,
+    **dict.fromkeys(OURS, _ours),
     "clairvoyant": _clairvoyant,
 }

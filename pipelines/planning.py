@@ -16,6 +16,7 @@ from models.events import HOUR_US
 from models.forecast import ChurnForecast, DemandForecast
 from pipelines.scene import Bool, Catalogue, Float64, Int32, Int64, Scene
 from placement.check import availability_credit
+from placement.copies import Copies as PlacedCopies
 from placement.plan import Plan
 from placement.problem import Demand, PlacementProblem, PlacementSettings, Segments, Sources
 from placement.tiers import Conditions, TierSettings, TierVerdicts, assign_tiers
@@ -124,10 +125,10 @@ class PlannedInstance:
     outlook: NodeOutlook
     at_us: int
 
-    def copies(self, plan: Plan) -> Copies:
+    def copies(self, plan: Plan | PlacedCopies) -> Copies:
         return Copies(self.segment_code[plan.segment], plan.source.astype(np.int64))
 
-    def holdings(self, plan: Plan) -> Holdings:
+    def holdings(self, plan: Plan | PlacedCopies) -> Holdings:
         """What the replay is told: the copies, how sure we are of each, and what was forecast at all."""
         return Holdings(
             start_us=self.at_us,

@@ -144,11 +144,12 @@ def _hours(values: Any) -> tuple[float, ...]:
 
 
 def _plan(ours: Result) -> PlanSummary | None:
-    if not ours.plans:
+    plans = [note for note in ours.plans if not note.refreshed]
+    if not plans:
         return None
-    last = ours.plans[-1]
+    last, refreshes = plans[-1], len(ours.plans) - len(plans)
     moved = sum(note.bytes_moved for note in ours.plans)
-    gaps = [note.gap for note in ours.plans if note.gap is not None]
+    gaps = [note.gap for note in plans if note.gap is not None]
     _, tier_two, tier_three = last.copies_by_tier
     return PlanSummary(
         subject=f"Last plan of the replay, {format_instant(last.at_us)}",
@@ -159,9 +160,9 @@ def _plan(ours: Result) -> PlanSummary | None:
         status=last.status,
         binding=last.binding[:6],
         facts=(
-            ("Plans in all", f"{len(ours.plans)}, {moved / 1e9:,.2f} GB to move together"),
+            ("In all", f"{len(plans)} plans and {refreshes} refreshes, {moved / 1e9:,.2f} GB to move together"),
             ("Largest gap of any", format_share(max(gaps)) if gaps else "not known"),
-            ("Seconds a plan, mean", f"{np.mean([note.seconds for note in ours.plans]):.2f}"),
+            ("Seconds a plan, mean", f"{np.mean([note.seconds for note in plans]):.2f}"),
         ),
     )
 

@@ -11,6 +11,9 @@ Row = Literal[
     "lru-free",
     "yesterday",
     "top-k",
+    "plan-only",
+    "plan-refresh",
+    "plan-keep",
     "ours",
     "clairvoyant",
 ]
@@ -24,6 +27,9 @@ ROW_NAMES: dict[Row, str] = {
     "lru-free": "LRU, fills free",
     "yesterday": "Yesterday's demand",
     "top-k": "Popularity top-k",
+    "plan-only": "Premirror, plans alone",
+    "plan-refresh": "Premirror, plans and refreshes",
+    "plan-keep": "Premirror, plans and what passes through",
     "ours": "Premirror",
     "clairvoyant": "Clairvoyant",
 }

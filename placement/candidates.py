@@ -140,7 +140,7 @@ class Candidates:
     def joined_by(self, keys: Int64) -> tuple[Candidates, Bool]:
         """The graph with these candidates too, and which of its candidates were there before."""
         graph, n_sources = self.graph, np.int64(max(1, len(self.graph.survival)))
-        start, source, at = _missing(graph.copy_start, graph.source, np.sort(keys), n_sources)
+        start, source, at = _missing(graph.copy_start, graph.source, np.sort(keys), int(n_sources))
         more = Candidates.among(self.reach, start, source).graph
         arcs = np.diff(more.arc_start)
         arcs_at = np.repeat(graph.arc_start[at], arcs)

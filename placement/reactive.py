@@ -1,12 +1,13 @@
 """Predict and react: a plan's copies, and beside them, in the storage that the plan leaves, what passes through.
 
-A request is tried at the plan's copies and at those that passed through, by one rule of routing. One that no device of
-its location serves may fill a device there, paid by tier 1, once the segment has been asked for often enough lately:
+A request is tried at the plan's copies and at those that passed through, by one rule of routing. One that tier 1 has to
+serve may fill a device of its location, paid by tier 1, once that has happened to the segment there often enough lately:
 
-    count(t) = count(t') · 2^(−(t − t') / half-life) + 1    at each request for it from the location,  filled from a count on
+    misses(t) = misses(t') · 2^(−(t − t') / half-life) + 1    at each request that tier 1 serves,    filled from a number on
 
-so that what nobody foresaw is kept as soon as it shows, and what is asked for once is not. Devices throw out what was
-used longest ago. A plan has the first right to storage: what passed through goes when a plan needs its room, and what
+so that what nobody foresaw, or too few devices hold, is kept as soon as that shows, and what is asked for once is not.
+The device is the first from the segment's place on the ring of storage (`placement/homes.py`) that is up and whose uplink
+is idle: one that is busy could not serve it. Devices throw out what was used longest ago. A plan has the first right to storage: what passed through goes when a plan needs its room, and what
 the plan wants and passed through already is not pushed again.
 """
 
@@ -43,7 +44,7 @@ class ReactiveSettings:
     storage_share: float = 0.0
     """Share of each device's storage that plans leave free for it, in [0, 1); what plans do not fill is used anyway."""
     admit_requests: float = 3.0
-    """Recent requests from one location, decayed, from which a segment is kept there."""
+    """Recent requests from one location that tier 1 served, decayed, from which a segment is kept there."""
     half_life_hours: float = 3.0
     """Half-life of that count, in hours."""
 
@@ -60,9 +61,9 @@ class ReactiveSettings:
 
 
 class Passing(NamedTuple):
-    """What is known of requests lately, by location and segment; both are (locations * segments,)."""
+    """Requests that tier 1 served lately, by location and segment; both are (locations * segments,)."""
 
-    recent: Float32
+    misses: Float32
     last_us: Int64
 
 
@@ -225,12 +226,9 @@ def _serve_all(
             done = unserved(cause_of_unseen(forecast, segment * len(mesh.pop) + location))
         source, latency_us = book(mesh, done, request, sums)
         served[0][i], served[1][i], served[2][i] = source, done.cause, latency_us / 1000.0
-        count = _count(passing, key, ts_us, admission[1])
-        if done.slot >= slots:
-            continue
-        if done.slot >= 0:
+        if 0 <= done.slot < slots:
             touch(mesh, shelf, done.slot)
-        elif count >= admission[0] and done.cause != IN_TRANSIT:
+        elif done.slot < 0 and _count(passing, key, ts_us, admission[1]) >= admission[0] and done.cause != IN_TRANSIT:
             _keep(mesh, shelf, homes, request, (planned, sums.cells[hour, location]))
     return len(columns[0])
 
@@ -258,11 +256,11 @@ def _kept(mesh: Mesh, shelf: Shelf, key: int, n: int) -> int:
 
 @kernel
 def _count(passing: Passing, key: int, ts_us: int, half_life_us: float) -> float:
-    """Recent requests with this one."""
+    """Recent requests that tier 1 served, with this one."""
     count = 1.0
     if passing.last_us[key] > ALWAYS_US:
-        count += passing.recent[key] * exp2(-(ts_us - passing.last_us[key]) / half_life_us)
-    passing.recent[key], passing.last_us[key] = count, ts_us
+        count += passing.misses[key] * exp2(-(ts_us - passing.last_us[key]) / half_life_us)
+    passing.misses[key], passing.last_us[key] = count, ts_us
     return count
 
 
@@ -310,6 +308,8 @@ def _taker(mesh: Mesh, shelf: Shelf, homes: Homes, request: Request, planned: in
 @kernel
 def _can_take(mesh: Mesh, source: int, request: Request) -> bool:
     if not may_take(mesh.sources, source, mesh.segment_bytes[request.segment]):
+        return False
+    if mesh.sources[source].uplink_bps <= 0.0 or mesh.sources[source].busy_us > request.ts_us:
         return False
     return bool(up_row(mesh.sources, mesh.intervals, source, request.ts_us) >= 0)
 

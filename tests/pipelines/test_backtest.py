@@ -25,6 +25,7 @@ from pipelines.typed import build
 from placement.bound import Prices
 from placement.plan import Plan
 from placement.problem import PlacementProblem
+from placement.reactive import ReactiveSettings
 from placement.replay import ReplaySettings
 from placement.routing import RoutingSettings
 from placement.solve import solve
@@ -51,7 +52,9 @@ def arena(tiny_world: TinyHome, run: ReplayRun) -> Arena:
     return Arena.read(tiny_world.tables, run)
 
 
-def _roll(arena: Arena, planner: Any, seen: list[tuple[int, int]] | None = None) -> tuple[ReplayTally, list[PlanNote]]:
+def _roll(
+    arena: Arena, planner: Any, seen: list[tuple[int, int]] | None = None, **more: Any
+) -> tuple[ReplayTally, list[PlanNote]]:
     return roll(
         arena.world,
         arena.stretch,
@@ -60,6 +63,7 @@ def _roll(arena: Arena, planner: Any, seen: list[tuple[int, int]] | None = None)
         routing=RoutingSettings(),
         seed=3,
         watch=lambda done, total: (seen if seen is not None else []).append((done, total)),
+        **more,
     )
 
 
@@ -91,6 +95,38 @@ def test_roll__plans_at_every_instant_and_says_so(arena: Arena, run: ReplayRun) 
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
+def test_roll__refreshes_between_plans(arena: Arena, run: ReplayRun) -> None:
+    """Three plans, each refreshed three times an hour apart: twelve notes in time order, three of them plans."""
+    outlook = ClairvoyantOutlook(arena.scene, arena.stretch.requests, arena.world.uptime, horizon_hours=6.0)
+    tally, notes = _roll(arena, OptimisingPlanner(arena.scene, outlook, run.planning, seed=0), refresh_minutes=60.0)
+    assert np.diff([note.at_us for note in notes]).tolist() == [HOUR_US] * 11
+    assert [note.refreshed for note in notes] == 3 * [False, True, True, True]
+    assert tally.requested_bytes == int(arena.stretch.requests.bytes.sum())
+
+
+def test_roll__what_passes_through_reaches_the_planner(arena: Arena) -> None:
+    """A planner that wants nothing is told, at each later plan, of what devices have kept meanwhile."""
+    planner = WantsNothing()
+    tally, _ = _roll(arena, planner, reactive=ReactiveSettings(admit_requests=1.0))
+    assert planner.told[0] == 0
+    assert min(planner.told[1:]) > 0
+    assert tally.mesh_bytes > 0
+
+
+class WantsNothing:
+    """An empty plan, again and again."""
+
+    def __init__(self) -> None:
+        self.told: list[int] = []
+
+    def plan(self, at_us: int, held: Copies) -> Planned:
+        self.told.append(len(held.segment))
+        none = np.zeros(0, np.int32)
+        return Planned(Holdings(at_us, none, none), Copies.none(), PlanNote(at_us, "rule", (0, 0, 0), 0, None))
+
+    refresh = plan
+
+
 class ComesAndGoes:
     """The largest segment at the first node, in every other plan."""
 
@@ -106,6 +142,8 @@ class ComesAndGoes:
         holdings = Holdings(at_us, codes[:, 0].astype(np.int32), codes[:, 1].astype(np.int32))
         note = PlanNote(at_us, "rule", (0, 0, int(wants)), self.size if wants else 0, None)
         return Planned(holdings, Copies(codes[:, 0], codes[:, 1]), note)
+
+    refresh = plan
 
 
 def test_roll__counts_what_comes_back_soon_after_it_was_dropped(arena: Arena) -> None:
