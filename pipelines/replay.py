@@ -85,8 +85,8 @@ class Backtest:
         ours = self.result("ours")
         if ours is not None and ours.by_prior:
             found.append(
-                f"premirror-demand: its own prior answered for {ours.by_prior} of {len(ours.plans)} plans, because the "
-                "network had lost to it over the hours before"
+                f"premirror-demand: its own prior answered for {ours.by_prior} of {len(ours.plans)} plans and refreshes, "
+                "because the network had lost to it over the hours before"
             )
         return found
 

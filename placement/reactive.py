@@ -6,9 +6,10 @@ serve may fill a device of its location, paid by tier 1, once that has happened 
     misses(t) = misses(t') · 2^(−(t − t') / half-life) + 1    at each request that tier 1 serves,    filled from a number on
 
 so that what nobody foresaw, or too few devices hold, is kept as soon as that shows, and what is asked for once is not.
-The device is the first from the segment's place on the ring of storage (`placement/homes.py`) that is up and whose uplink
-is idle: one that is busy could not serve it. Devices throw out what was used longest ago. A plan has the first right to storage: what passed through goes when a plan needs its room, and what
-the plan wants and passed through already is not pushed again.
+The device is the first from the segment's place on the ring of storage (`placement/homes.py`) that is up and whose
+uplink is idle: one that is busy could not serve it. Devices throw out what was used longest ago. A plan has the first
+right to storage: what passed through goes when a plan needs its room, and what the plan wants and passed through already
+is not pushed again.
 """
 
 from __future__ import annotations
