@@ -75,6 +75,7 @@ class OptimisingPlanner:
 
     Args:
         refresh: how it refreshes its plans.
+        reactive: what devices keep beside them, for which plans leave room; None for nothing.
     """
 
     def __init__(
@@ -85,9 +86,10 @@ class OptimisingPlanner:
         *,
         seed: int,
         refresh: RefreshSettings | None = None,
+        reactive: ReactiveSettings | None = None,
     ) -> None:
         self._scene, self._outlook, self._settings, self._seed = scene, outlook, settings, seed
-        self._refresh = refresh or RefreshSettings()
+        self._refresh, self._reactive = refresh or RefreshSettings(), reactive
         self._prices: SourcePrices | None = None
 
     def refresh(self, at_us: int, held: Copies) -> Planned:
@@ -116,8 +118,10 @@ class OptimisingPlanner:
         return Planned(planned.holdings(plan), planned.copies(plan), note)
 
     def _instance(self, at_us: int, held: Copies) -> PlannedInstance:
-        expected = self._outlook.at(at_us)
-        return instance(self._scene, expected.demand, expected.nodes, held, settings=self._settings, at_us=at_us)
+        expected, scene = self._outlook.at(at_us), self._scene
+        if self._reactive is not None:
+            scene = scene.leaving(self._reactive.reserved(expected.unforeseen, len(scene.locations)))
+        return instance(scene, expected.demand, expected.nodes, held, settings=self._settings, at_us=at_us)
 
 
 class PopularityPlanner:

@@ -25,17 +25,22 @@ from models.events import HOUR_US, RequestLog
 from models.forecast import ChurnForecast, DemandForecast
 from pipelines.planning import NodeOutlook, PlanningSettings, SegmentDemand, outlook_from, segment_demand
 from pipelines.requests import WatchThrough
-from pipelines.scene import Scene
+from pipelines.scene import Float64, Scene
 from placement.trace import SegmentRequests
 from placement.uptime import Uptime
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """Demand and nodes as expected over the next horizon."""
+    """Demand and nodes as expected over the next horizon.
+
+    Attributes:
+        unforeseen: share of each location's requests expected for contents that `demand` does not name; None for none. (L,)
+    """
 
     demand: SegmentDemand
     nodes: NodeOutlook
+    unforeseen: Float64 | None = None
 
 
 class Outlook(Protocol):
@@ -118,7 +123,17 @@ class ModelOutlook:
                 minimum_requests=settings.minimum_requests,
             ),
             outlook_from(churn, self._scene, horizon_hours=settings.horizon_hours),
+            unforeseen_share(demand, self._scene),
         )
+
+
+def unforeseen_share(forecast: DemandForecast, scene: Scene) -> Float64:
+    """Other mean / mean of all, by location; 0 where nothing is expected. (L,)"""
+    share = np.zeros(len(scene.locations))
+    code, total = scene.location_codes(forecast.locations), forecast.total_by_location()
+    known = (code >= 0) & (total > 0)
+    share[code[known]] = forecast.other_mean[known] / total[known]
+    return share
 
 
 class ClairvoyantOutlook:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from pipelines.backtest import OptimisingPlanner, Planner, PopularityPlanner, roll
 from pipelines.contest import Contest, Player, Result
 from pipelines.outlook import ClairvoyantOutlook, ModelOutlook
 from pipelines.popularity_outlooks import PopularityOutlook, YesterdayOutlook
 from pipelines.row_names import Row
-from pipelines.scene import Scene
 from placement.reactive import ReactiveSettings
 
 
@@ -20,16 +17,11 @@ def _ours(row: Row, contest: Contest) -> Result:
     outlook, run = model_outlook(contest), contest.run
     refresh = row in ("ours", "plan-refresh")
     reactive = run.reactive if row in ("ours", "plan-keep") else None
-    scene = contest.arena.scene if reactive is None else _leaving(contest.arena.scene, reactive.storage_share)
-    planner = OptimisingPlanner(scene, outlook, run.planning, seed=run.seed, refresh=run.refresh)
+    planner = OptimisingPlanner(
+        contest.arena.scene, outlook, run.planning, seed=run.seed, refresh=run.refresh, reactive=reactive
+    )
     played = _rolled(row, contest, planner, refresh=refresh, reactive=reactive)
     return replace(played, by_prior=len(outlook.by_prior_us))
-
-
-def _leaving(scene: Scene, share: float) -> Scene:
-    """The scene with so much less storage at the nodes, for what passes through."""
-    kept = np.where(scene.is_pop, scene.storage_bytes, scene.storage_bytes * (1.0 - share))
-    return replace(scene, storage_bytes=kept.astype(np.int64))
 
 
 def _clairvoyant(row: Row, contest: Contest) -> Result:

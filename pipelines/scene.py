@@ -6,7 +6,7 @@ nodes), every location one code. Forecasts, plans and replays of one run all spe
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -131,6 +131,11 @@ class Scene:
         """Whether a source may serve a location: POPs all, nodes their own and those within the round trip. (L, N)"""
         own = self.location[None, :] == np.arange(len(self.locations))[:, None]
         return np.asarray(own | self.is_pop[None, :] | (self.rtt_ms <= reach_rtt_ms), dtype=np.bool_)
+
+    def leaving(self, share: Float64) -> Scene:
+        """The scene with so much less storage at the nodes of each location. (L,)"""
+        kept = self.storage_bytes * (1.0 - np.where(self.is_pop, 0.0, share[self.location]))
+        return replace(self, storage_bytes=kept.astype(np.int64))
 
     def location_codes(self, ids: Objects) -> Int64:
         return np.asarray(pd.Index(self.locations).get_indexer(pd.Index(ids)), dtype=np.int64)

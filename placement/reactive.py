@@ -36,14 +36,17 @@ from placement.uptime import ALWAYS_US
 
 Float32 = npt.NDArray[np.float32]
 IN_TRANSIT = int(Cause.IN_TRANSIT)
+MOST_RESERVED = 0.5
 
 
 @dataclass(frozen=True)
 class ReactiveSettings:
     """What devices keep of what passes through, beside the plan."""
 
-    storage_share: float = 0.0
-    """Share of each device's storage that plans leave free for it, in [0, 1); what plans do not fill is used anyway."""
+    storage_share: float | None = None
+    """Share of each device's storage that plans leave free for it, in [0, 1); null sizes it by the model: the share of
+    its location's requests that is expected for contents the forecast does not name, a half at most. What plans do not
+    fill is used in any case."""
     admit_requests: float = 3.0
     """Recent requests from one location that tier 1 served, decayed, from which a segment is kept there."""
     half_life_hours: float = 3.0
@@ -51,14 +54,20 @@ class ReactiveSettings:
 
     def __post_init__(self) -> None:
         problems = []
-        if not 0 <= self.storage_share < 1:
-            problems.append(f"Expected storage_share in [0, 1), got {self.storage_share!r}.")
+        if self.storage_share is not None and not 0 <= self.storage_share < 1:
+            problems.append(f"Expected storage_share in [0, 1) or null, got {self.storage_share!r}.")
         if not 1 <= self.admit_requests < float("inf"):
             problems.append(f"Expected admit_requests >= 1, got {self.admit_requests!r}.")
         if not 0 < self.half_life_hours < float("inf"):
             problems.append(f"Expected half_life_hours > 0, got {self.half_life_hours!r}.")
         if problems:
             raise ReplayError("The reactive settings cannot be used:", problems)
+
+    def reserved(self, unforeseen: Float64 | None, n_locations: int) -> Float64:
+        """Share of storage that plans leave free at each location. (locations,)"""
+        if self.storage_share is not None:
+            return np.full(n_locations, self.storage_share)
+        return np.zeros(n_locations) if unforeseen is None else np.minimum(unforeseen, MOST_RESERVED)
 
 
 class Passing(NamedTuple):

@@ -68,11 +68,23 @@ def test_reactive__makes_room_for_a_plan() -> None:
     assert int(replay.finish().wasted_bytes.sum()) == MB
 
 
+def test_reactive__the_model_sizes_what_plans_leave_free() -> None:
+    """As much as nobody could name, a half at most; a share that is given holds everywhere; without a model none."""
+    unforeseen = np.array([0.1, 0.9])
+    assert ReactiveSettings().reserved(unforeseen, 2).tolist() == [0.1, 0.5]
+    assert ReactiveSettings(storage_share=0.2).reserved(unforeseen, 2).tolist() == [0.2, 0.2]
+    assert ReactiveSettings().reserved(None, 2).tolist() == [0.0, 0.0]
+
+
 def test_reactive__settings_name_every_mistake() -> None:
     """All three at once, each with its value."""
     with pytest.raises(ReplayError) as error:
         ReactiveSettings(storage_share=1.0, admit_requests=0.5, half_life_hours=0.0)
-    for words in ("storage_share in [0, 1), got 1.0", "admit_requests >= 1, got 0.5", "half_life_hours > 0, got 0.0"):
+    for words in (
+        "storage_share in [0, 1) or null, got 1.0",
+        "admit_requests >= 1, got 0.5",
+        "half_life_hours > 0, got 0.0",
+    ):
         assert words in str(error.value)
 
 
