@@ -19,6 +19,7 @@ from pipelines.outlook import Expectation, Outlook
 from pipelines.plan_prices import SourcePrices
 from pipelines.planning import Copies, PlannedInstance, PlanningSettings, instance
 from pipelines.scene import Scene
+from placement.audience import AudienceCount
 from placement.plan import Plan
 from placement.popularity import most_popular_copies
 from placement.replay import Replay, ReplaySettings
@@ -58,6 +59,12 @@ class Planner(Protocol):
     """Makes the plan of an instant, given what is held; asked in time order."""
 
     def plan(self, at_us: int, held: Copies) -> Planned: ...
+
+
+class Guard(Protocol):
+    """May take pushes out of a plan before it is carried out, by what has been counted until its instant."""
+
+    def bar(self, planned: Planned, held: Copies, tally: ReplayTally) -> Planned: ...
 
 
 class OptimisingPlanner:
@@ -185,16 +192,25 @@ def roll(
     routing: RoutingSettings,
     seed: int,
     watch: Callable[[int, int], None],
+    guard: Guard | None = None,
+    audience: AudienceCount | None = None,
 ) -> tuple[ReplayTally, list[PlanNote]]:
-    """Plans and plays the whole stretch; returns what was counted and a note of every plan."""
+    """Plans and plays the whole stretch; returns what was counted and a note of every plan.
+
+    A `guard` sees each plan before it is carried out, `audience` what became of each request.
+    """
     replay = Replay(world, settings=replay_settings, routing=routing, seed=seed)
     held, flapping = Copies.none(), Flapping(world.segment_bytes, world.n_sources)
     notes: list[PlanNote] = []
     total = len(stretch.instants())
     for at_us, requests in stretch.parts():
         planned = planner.plan(at_us, held)
+        if guard is not None:
+            planned = guard.bar(planned, held, replay.tally_at(at_us))
         replay.adopt(planned.holdings)
-        replay.serve(requests)
+        served = replay.serve(requests)
+        if audience is not None:
+            audience.add(requests, served)
         back = flapping.bytes_back(at_us, held, planned.copies)
         held = planned.copies
         notes.append(replace(planned.note, flapping_bytes=back))

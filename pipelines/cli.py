@@ -317,7 +317,7 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Write a replay's report page again from its saved data."""
-    from pipelines.replay import report_step
+    from pipelines.saved_report import report_step
 
     Console(as_json).result(*report_step(run, _home(home)))
 

@@ -37,6 +37,7 @@ from pipelines.yaml_file import read
 from placement.rebalance.settings import RebalanceSettings
 from placement.replay import ReplaySettings
 from placement.routing import RoutingSettings
+from placement.stop_loss import StopLossSettings
 
 Interval = tuple[AwareDatetime, AwareDatetime]
 _READ_ANYWAY = ("ts", "user", "session", "content", "location", "available_at")
@@ -311,6 +312,8 @@ class ReplayRun:
     """Seed of the router's and the solver's choices."""
     trailing: TrailingSettings = field(default_factory=TrailingSettings)
     """When the demand model's own prior answers in its place."""
+    stop_loss: StopLossSettings | None = None
+    """When nothing more is pushed to a location that costs more than it saves; null only reports which would be."""
     minimum_users: int = 20
     """Places and cells behind which fewer users stand are not shown."""
     currency: str = "$"

@@ -9,6 +9,8 @@ from pipelines.contest import Contest, Player, Result
 from pipelines.outlook import ClairvoyantOutlook, ModelOutlook
 from pipelines.popularity_outlooks import PopularityOutlook, YesterdayOutlook
 from pipelines.row_names import Row
+from pipelines.stop_loss import StopLossGuard
+from placement.audience import AudienceCount
 
 
 def _ours(row: Row, contest: Contest) -> Result:
@@ -38,6 +40,7 @@ def _popular(row: Row, contest: Contest) -> Result:
 
 def _rolled(row: Row, contest: Contest, planner: Planner) -> Result:
     arena, run = contest.arena, contest.run
+    audience = AudienceCount(arena.audiences)
     tally, notes = roll(
         arena.world,
         arena.stretch,
@@ -46,8 +49,10 @@ def _rolled(row: Row, contest: Contest, planner: Planner) -> Result:
         routing=run.routing,
         seed=run.seed,
         watch=contest.watch,
+        guard=None if run.stop_loss is None else StopLossGuard(arena.world, run.stop_loss),
+        audience=audience,
     )
-    return Result(row, tally, notes)
+    return Result(row, tally, notes, audience=audience.tally())
 
 
 def model_outlook(contest: Contest) -> ModelOutlook:
