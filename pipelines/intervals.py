@@ -27,7 +27,8 @@ def share_estimate(part: Float64, whole: Float64, *, seed: int) -> Estimate:
     """sum(part) / sum(whole) with a 95 % interval over blocks of hours; 0 of nothing.
 
     Args:
-        part, whole: of each hour; hours left out are zero in both. (hours,)
+        part: of each hour; zero in hours left out. (hours,)
+        whole: what it is a part of, likewise. (hours,)
         seed: of the resampling.
     """
     return share_over_seeds([(part, whole)], seed=seed)
@@ -52,7 +53,8 @@ def share_difference(before: tuple[Float64, Float64], after: tuple[Float64, Floa
     """Share after less share before, paired by hour, with a 95 % interval over blocks of hours.
 
     Args:
-        before, after: (part, whole) over the same hours. (hours,) each
+        before: (part, whole) by hour. (hours,) each
+        after: the same, over the same hours.
         seed: of the resampling.
     """
     shares, influences = [], []

@@ -22,7 +22,9 @@ SECTIONS = {
     "ladder": Heading(
         "How close to a planner who knows the future?", "Clairvoyant", "No clairvoyant row was replayed."
     ),
+    "money": Heading("What is it worth?", "Money", "No figures by hour were recorded."),
     "causes": Heading("Why is it not better?", "Causes", "No replay was run, so no byte has a cause."),
+    "audiences": Heading("Does it help where few ask?", "Audiences", "Nobody counted how many ask for the same."),
     "plan": Heading("What does the plan hold?", "Plan", "No plan was made in this run."),
     "places": Heading("Where does it help?", "Places", "No bytes by place were recorded."),
     "forecasts": Heading("Is the forecast right?", "Forecast", "No forecast was compared with what happened."),

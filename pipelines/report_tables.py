@@ -182,16 +182,35 @@ def cause_shares(causes: Causes) -> list[float]:
     return [per_cent / 100 for per_cent in round_to_total([100 * t / (sum(totals) or 1.0) for t in totals])]
 
 
-def place_table(places: Sequence[Place]) -> Table:
-    """The places of the map, largest first."""
+def place_table(places: Sequence[Place], currency: str = "€") -> Table:
+    """The places of the map, largest first, with what mirroring saved there and what the stop-loss says."""
     unit = byte_unit([p.bytes for p in places])
-    rows = tuple(
-        Row((Cell(p.name, p.note), Cell(format_bytes(p.bytes, unit)), Cell(format_share(p.node_share, 0))))
-        for p in places
-    )
-    columns = (Column("Place", figures=False), Column("bytes"), Column("from nodes"))
+    judged = any(p.verdict for p in places)
+    columns = [Column("Place", figures=False), Column("bytes"), Column("from nodes")]
+    if judged:
+        columns += [Column("saved"), Column("with stop-loss"), Column("stop-loss", figures=False)]
+    rows = tuple(_place_row(p, unit, currency, judged=judged) for p in places)
     first = "that need a look, then " if any(p.flagged for p in places) else ""
-    return Table(f"Places {first}by bytes", columns, (Group("", rows),))
+    return Table(f"Places {first}by bytes", tuple(columns), (Group("", rows),))
+
+
+def captured_table(methods: Sequence[MethodRow]) -> Table | None:
+    """Captured share over all hours beside that of the busiest; None where it was not counted."""
+    if not any(m.captured_peak for m in methods):
+        return None
+    rows = tuple(
+        Row(
+            (
+                Cell(m.name),
+                *(_share_cell(e) if e else Cell(format_share(None)) for e in (m.captured_share, m.captured_peak)),
+            ),
+            ours=m.role == "ours",
+        )
+        for m in methods
+        if m.role != "bound"
+    )
+    note = "Busiest: the tenth of the hours in which most bytes were requested."
+    return _table("Captured share, mean and peak", ["Method", "all hours", "busiest hours"], rows, note=note)
 
 
 def model_table(table: ModelTable) -> Table:
@@ -237,6 +256,21 @@ def _outcome_row(method: MethodRow, reference: MethodRow | None, currency: str) 
         Cell(format_share(method.resumed_share)),
     ]
     return Row(tuple(cells), ours=method.role == "ours")
+
+
+def _place_row(place: Place, unit: str, currency: str, *, judged: bool) -> Row:
+    cells = [
+        Cell(place.name, place.note),
+        Cell(format_bytes(place.bytes, unit)),
+        Cell(format_share(place.node_share, 0)),
+    ]
+    if judged:
+        cells += [
+            Cell(format_money(place.saved, currency)),
+            Cell(format_money(place.saved_with_stop_loss, currency)),
+            Cell(place.verdict, state="refused" if place.verdict.startswith("off") else ""),
+        ]
+    return Row(tuple(cells))
 
 
 def _movement_row(method: MethodRow, movement: Movement, days: Sequence[str], unit: str) -> Row:
