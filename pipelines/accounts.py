@@ -59,6 +59,11 @@ class HourlyAccount:
         return np.array(self.requested_bytes)
 
     @property
+    def money(self) -> Float64:
+        """Cost by hour. (hours,)"""
+        return np.array(self.cost)
+
+    @property
     def busiest(self) -> Bool:
         """The tenth of the hours, one at least, in which most bytes were requested. (hours,)"""
         chosen = np.zeros(self.hours, dtype=np.bool_)

@@ -6,7 +6,7 @@
 | ingest | configs/ingest | ingest |
 | demand, next-content, churn | configs/demand, configs/next_content, configs/churn | train, evaluate, review; update |
 | placement | configs/placement | forecast, place, rebalance, route |
-| replay | configs/replay | replay |
+| replay | configs/replay | replay, what-if |
 | demo | configs/demo | demo |
 """
 
@@ -33,6 +33,7 @@ from pipelines.planning import PlanningSettings
 from pipelines.row_names import ALL_ROWS, Row
 from pipelines.synthetic import SyntheticSettings
 from pipelines.typed import build, json_schema, override
+from pipelines.what_if_settings import WhatIfSettings
 from pipelines.yaml_file import read
 from placement.rebalance.settings import RebalanceSettings
 from placement.replay import ReplaySettings
@@ -318,6 +319,8 @@ class ReplayRun:
     """Places and cells behind which fewer users stand are not shown."""
     currency: str = "$"
     """Sign before amounts of money."""
+    what_if: WhatIfSettings = field(default_factory=WhatIfSettings)
+    """Which other devices `premirror what-if` tries."""
 
     def __post_init__(self) -> None:
         problems = []

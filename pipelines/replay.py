@@ -105,12 +105,7 @@ def backtest(run: ReplayRun, home: Home, console: Console) -> Backtest:
     arena = Arena.read(inputs.path, run)
     seconds = {"read": time.perf_counter() - started}
     console.note(f"{len(arena.stretch.requests):,} segment requests, {len(arena.stretch.instants())} planning instants")
-    start_us = microseconds(run.window[0])
-    champions = Champions(home)
-    before = arena.log.before(start_us)
-    demand = champions.demand(before, at_us=start_us)
-    churn = champions.churn(arena.history.before(start_us), at_us=start_us)
-    _refuse_leaks(home, start_us, demand, churn)
+    demand, churn = champions_before(home, arena, run)
     results = []
     with console.progress() as progress:
         for row in run.rows:
@@ -127,6 +122,20 @@ def backtest(run: ReplayRun, home: Home, console: Console) -> Backtest:
             seconds[row] = time.perf_counter() - began
             console.note(f"{name}: {results[-1].tally.net_share:.1%} kept off the CDN, net ({seconds[row]:.1f} s)")
     return Backtest(run, arena, results, demand, churn, inputs.digest, seconds)
+
+
+def champions_before(home: Home, arena: Arena, run: ReplayRun) -> tuple[Champion, Champion]:
+    """The champions for demand and churn, as known at the start of the window.
+
+    Raises:
+        PipelineError: one of them was trained on something inside the window.
+    """
+    start_us = microseconds(run.window[0])
+    champions = Champions(home)
+    demand = champions.demand(arena.log.before(start_us), at_us=start_us)
+    churn = champions.churn(arena.history.before(start_us), at_us=start_us)
+    _refuse_leaks(home, start_us, demand, churn)
+    return demand, churn
 
 
 def _refuse_leaks(home: Home, start_us: int, demand: Champion, churn: Champion) -> None:

@@ -36,7 +36,18 @@ SECTIONS = {
     ),
     "models": Heading("Which model is best?", "Models", "No model was evaluated in this run."),
 }
-"""In the order shown: the questions of somebody who must decide."""
+"""Of a report, in the order shown: the questions of somebody who must decide."""
+
+OTHER_SECTIONS = {
+    "pairs": Heading("Which is better?", "Difference"),
+    "sides": Heading("What did each achieve?", "Outcome"),
+    "totals": Heading("What is each worth?", "Money"),
+    "both-causes": Heading("Why is neither better?", "Causes"),
+    "moved-places": Heading("Where does it change most?", "Places"),
+    "settings": Heading("What differs?", "Settings"),
+    "what-if": Heading("What would other devices bring?", "What if"),
+}
+"""Of the pages that compare runs or worlds."""
 
 
 @dataclass(frozen=True)
@@ -78,4 +89,4 @@ class Section:
     @property
     def name(self) -> str:
         """Its name in the list of sections."""
-        return SECTIONS[self.key].name
+        return (SECTIONS | OTHER_SECTIONS)[self.key].name

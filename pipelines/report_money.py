@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from models.line_charts import TotalCurve, running_totals
-from models.quantities import format_money
+from models.quantities import NO_BREAK_SPACE, format_money
 from pipelines.report_data import MethodRow, ReportData
 from pipelines.report_layout import Figure, Section
 from pipelines.report_tables import saved
@@ -61,5 +61,10 @@ def _chart(curves: list[TotalCurve], first: MethodRow, currency: str, label: str
         width=width,
         unit=f"{currency} saved",
         label=label,
-        write=lambda value: format_money(value, "").lstrip("\u00a0"),
+        write=money_tick,
     )
+
+
+def money_tick(value: float) -> str:
+    """An amount on an axis, whose currency stands above it."""
+    return format_money(value, "").replace(NO_BREAK_SPACE, "")

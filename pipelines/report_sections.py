@@ -37,7 +37,7 @@ from pipelines.report_tables import (
     table_unit,
 )
 
-_WIDE, _MAP, _HALF, _NARROW = 860.0, 540.0, 415.0, 352.0
+_WIDE, _HALF, _NARROW = 860.0, 415.0, 352.0
 _SHOWN_HOURS = 7 * 24
 _SHOWN_CELLS = 2
 _SHOWN_PLACES = 12
@@ -194,11 +194,11 @@ def _places(data: ReportData, title: str) -> Section | None:
     figures: tuple[Figure, ...] = ()
     if is_drawable(places):
         draw: Callable[[float], str] = lambda width: place_map(places, data.pops, width=width, label=label)  # noqa: E731
-        figures = (Figure(draw(_MAP), draw(_NARROW)),)
+        figures = (_both(draw),)
     listed = [p for p in shown if p.flagged] + [p for p in shown if not p.flagged]
     stopped = [p for p in shown if p.verdict.startswith("off")]
     if any(p.verdict for p in shown):
-        label += f" The stop-loss says off at {_counted(len(stopped), 'place')}."
+        label += f" The stop-loss says off at {_counted(len(stopped), 'place') if stopped else 'none'}."
     return Section(
         "places",
         title,

@@ -127,16 +127,19 @@ def movement_table(methods: Sequence[MethodRow]) -> Table | None:
     return _table("What was moved, by day", titles, rows, note=note)
 
 
-def change_table(changes: Sequence[Change], currency: str) -> Table:
-    """Candidate against champion with the interval drawn in each row."""
-    titles = ("Outcome", "champion", "candidate", "change", "worse ◂ 0 ▸ better", "verdict")
+def change_table(
+    changes: Sequence[Change], currency: str, *, sides: tuple[str, str] = ("champion", "candidate")
+) -> Table:
+    """The second side against the first with the interval drawn in each row."""
+    titles = ("Outcome", *sides, "change", "worse ◂ 0 ▸ better", "verdict")
     columns = tuple(Column(t, figures=0 < i < 4, drawn=i == 4) for i, t in enumerate(titles))
     groups = tuple(
         Group(heading, tuple(_change_row(c, currency) for c in rows))
         for heading, rows in groupby(changes, key=lambda c: c.group)
     )
-    note = "Drawn in per cent of the champion's value, ±10 %; the shaded strip is what the gate tolerates."
-    return Table("Candidate against champion", columns, groups, note=note)
+    note = f"Drawn in per cent of the {sides[0]}'s value, ±10 %"
+    note += "; the shaded strip is what the gate tolerates." if any(c.tolerated is not None for c in changes) else "."
+    return Table(f"{sides[1].capitalize()} against {sides[0]}", columns, groups, note=note)
 
 
 def cause_table(causes: Causes) -> Table:
@@ -207,7 +210,7 @@ def captured_table(methods: Sequence[MethodRow]) -> Table | None:
             ours=m.role == "ours",
         )
         for m in methods
-        if m.role != "bound"
+        if m.role in ("ours", "baseline")
     )
     note = "Busiest: the tenth of the hours in which most bytes were requested."
     return _table("Captured share, mean and peak", ["Method", "all hours", "busiest hours"], rows, note=note)
