@@ -11,9 +11,8 @@ from models.quantities import (
     format_milliseconds,
     format_money,
     format_share,
-    in_unit,
 )
-from pipelines.compare import Comparison, saved_more
+from pipelines.compare import SHARE, Comparison, saved_more
 from pipelines.console import table as text_table
 from pipelines.report import render_page
 from pipelines.report_data import MethodRow, Place, Repeat, ReportData
@@ -48,13 +47,14 @@ def render_comparison(found: Comparison) -> str:
 
 def headline(found: Comparison) -> str:
     """What each keeps off the CDN, and how sure the difference is."""
-    ours = found.ours
-    if ours[0] is None or ours[1] is None:
+    one, two = found.ours
+    if one is None or two is None:
         return "Two replays side by side"
-    a, b = (format_share(m.net_avoided_share.value) for m in ours)
-    change = next((c for c in found.changes if c.group == found.changes[0].group and c.outcome == ours[1].name), None)
+    a, b = format_share(one.net_avoided_share.value), format_share(two.net_avoided_share.value)
+    change = next((c for c in found.changes if c.group == SHARE and c.outcome == two.name), None)
     if change is None:
-        return f"A keeps {a} of the traffic off the CDN and B {b}; their hours cannot be paired"
+        why = "; their hours cannot be paired" if found.unpaired else ""
+        return f"A keeps {a} of the traffic off the CDN and B {b}{why}"
     size = max(abs(change.champion), abs(change.candidate))
     difference = format_change(change.difference.value, "share", size=size)
     bounds = format_bounds(change.difference, "share", size=size, signed=True)
@@ -139,7 +139,7 @@ def _totals(found: Comparison) -> Section | None:
             if c is not None
         )
     else:
-        figures = (Figure(*(_chart(drawn, found, 1, width) for width in (WIDE, NARROW))),)
+        figures = (Figure(_chart(drawn, found, 1, WIDE), _chart(drawn, found, 1, NARROW)),)
     return Section("totals", title, lead, figures=figures)
 
 
@@ -187,7 +187,7 @@ def _causes(found: Comparison) -> Section | None:
 def _cause_cells(
     one: float, two: float, a: dict[str, float], b: dict[str, float], unit: str
 ) -> tuple[Cell, Cell, Cell, Cell, Cell]:
-    change = format_change(two - one, "bytes", size=in_unit(1.0, "B") * max(one, two))
+    change = format_change(two - one, "bytes", size=max(one, two))
     return (
         Cell(format_bytes(one, unit).rpartition(NO_BREAK_SPACE)[0]),
         Cell(format_bytes(two, unit).rpartition(NO_BREAK_SPACE)[0]),

@@ -84,7 +84,6 @@ class Section:
     facts: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     events: tuple[str, ...] = ()
-    beside: bool = False
 
     @property
     def name(self) -> str:
