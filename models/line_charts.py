@@ -88,8 +88,10 @@ def _bins(curves: Sequence[TotalCurve]) -> int:
 
 
 def _label(curve: TotalCurve, width: float) -> str:
-    name = shorten(curve.name, 0.26 * width if width > 500 else 0.24 * width)
-    return f"{name} {curve.text}".rstrip()
+    """The name with its last figure; a phone has room for the figure of ours alone."""
+    wide = width > 500
+    name = shorten(curve.name, (0.26 if wide or curve.ours else 0.36) * width)
+    return f"{name} {curve.text}".rstrip() if wide or curve.ours else name
 
 
 def _stroke(curve: TotalCurve) -> dict[str, Attribute]:

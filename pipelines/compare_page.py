@@ -11,6 +11,7 @@ from models.quantities import (
     format_milliseconds,
     format_money,
     format_share,
+    round_money,
 )
 from pipelines.compare import SHARE, Comparison, saved_more
 from pipelines.console import table as text_table
@@ -202,20 +203,17 @@ def _places(found: Comparison) -> Section | None:
     pairs = found.places
     if not pairs:
         return None
-    won = [pair for pair in pairs if saved_more(*pair) > 0][:_MOST_PLACES]
-    lost = [pair for pair in reversed(pairs) if saved_more(*pair) < 0][:_MOST_PLACES]
+    more = [pair for pair in pairs if round_money(saved_more(*pair)) > 0]
+    less = [pair for pair in reversed(pairs) if round_money(saved_more(*pair)) < 0]
     currency = found.runs[1].currency
     groups = [
         Group(heading, tuple(_place_row(a, b, currency) for a, b in chosen))
-        for heading, chosen in (("B saves more", won), ("B saves less", lost))
+        for heading, chosen in (("B saves more", more[:_MOST_PLACES]), ("B saves less", less[:_MOST_PLACES]))
         if chosen
     ]
     titles = ("Place", "saved, A", "B", "change")
     columns = (*(Column(title, figures=i > 0) for i, title in enumerate(titles)), Column("stop-loss, B", figures=False))
-    lead = (
-        f"Of {len(pairs)} places shown in both, B saves more at {sum(saved_more(*p) > 0 for p in pairs)} and less at "
-    )
-    lead += f"{sum(saved_more(*p) < 0 for p in pairs)}."
+    lead = f"Of {len(pairs)} places shown in both, B saves more at {len(more)} and less at {len(less)}."
     tables = (Table("Places that won and lost most", columns, tuple(groups)),) if groups else ()
     return Section("moved-places", OTHER_SECTIONS["moved-places"].question, lead, tables=tables)
 

@@ -45,7 +45,7 @@ def judged_places(done: Backtest, result: Result, users: dict[str, int]) -> tupl
                 note="mirroring costs more than it saves here" if loses else "",
                 flagged=loses or not bool(verdicts.on_next[i]),
                 saved=float(verdicts.saved[i]),
-                saved_with_stop_loss=float(verdicts.saved_with[i]),
+                saved_with_stop_loss=None if done.run.stop_loss else float(verdicts.saved_with[i]),
                 verdict=verdict_words(verdicts, i, start_hour_us=tally.start_hour_us),
             )
         )

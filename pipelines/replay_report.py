@@ -106,7 +106,7 @@ def report_data(done: Backtest, home: Home) -> ReportData:
         missing={"models": "The champions have no review in the registry; run `premirror review` for each model."},
         minimum_users=run.minimum_users,
         stop_loss=stop_loss_sentence(run),
-        settings={key: json.dumps(value) for key, value in flat(run).items()},
+        settings={key: json.dumps(value) for key, value in flat(run).items() if not key.startswith("what_if.")},
         format=FORMAT,
     )
 

@@ -179,7 +179,8 @@ class Place:
         note: what makes it need a look, in words.
         flagged: whether it needs one.
         saved: money saved against the CDN alone; None where not known.
-        saved_with_stop_loss: the same, had nothing been pushed or served while the stop-loss says off.
+        saved_with_stop_loss: the same, had nothing been pushed or served while the stop-loss says off; None where the
+            replay obeyed it.
         verdict: of the stop-loss, in words.
     """
 

@@ -137,9 +137,9 @@ def change_table(
         Group(heading, tuple(_change_row(c, currency) for c in rows))
         for heading, rows in groupby(changes, key=lambda c: c.group)
     )
-    note = f"Drawn in per cent of the {sides[0]}'s value, ±10 %"
+    note = f"Drawn in per cent of the value under {sides[0]!r}, ±10 %"
     note += "; the shaded strip is what the gate tolerates." if any(c.tolerated is not None for c in changes) else "."
-    return Table(f"{sides[1].capitalize()} against {sides[0]}", columns, groups, note=note)
+    return Table(f"{sides[1][:1].upper()}{sides[1][1:]} against {sides[0]}", columns, groups, note=note)
 
 
 def cause_table(causes: Causes) -> Table:
@@ -190,11 +190,17 @@ def place_table(places: Sequence[Place], currency: str = "€") -> Table:
     unit = byte_unit([p.bytes for p in places])
     judged = any(p.verdict for p in places)
     columns = [Column("Place", figures=False), Column("bytes"), Column("from nodes")]
+    supposed = any(p.saved_with_stop_loss is not None for p in places)
     if judged:
-        columns += [Column("saved"), Column("with stop-loss"), Column("stop-loss", figures=False)]
-    rows = tuple(_place_row(p, unit, currency, judged=judged) for p in places)
+        columns += [Column("saved"), *([Column("if stopped")] if supposed else []), Column("stop-loss", figures=False)]
+    rows = tuple(_place_row(p, unit, currency, judged=judged, supposed=supposed) for p in places)
     first = "that need a look, then " if any(p.flagged for p in places) else ""
-    return Table(f"Places {first}by bytes", tuple(columns), (Group("", rows),))
+    note = (
+        "If stopped: saved, had nothing been pushed or served where and while the stop-loss says off."
+        if supposed
+        else ""
+    )
+    return Table(f"Places {first}by bytes", tuple(columns), (Group("", rows),), note=note)
 
 
 def captured_table(methods: Sequence[MethodRow]) -> Table | None:
@@ -261,18 +267,16 @@ def _outcome_row(method: MethodRow, reference: MethodRow | None, currency: str) 
     return Row(tuple(cells), ours=method.role == "ours")
 
 
-def _place_row(place: Place, unit: str, currency: str, *, judged: bool) -> Row:
+def _place_row(place: Place, unit: str, currency: str, *, judged: bool, supposed: bool) -> Row:
     cells = [
         Cell(place.name, place.note),
         Cell(format_bytes(place.bytes, unit)),
         Cell(format_share(place.node_share, 0)),
     ]
     if judged:
-        cells += [
-            Cell(format_money(place.saved, currency)),
-            Cell(format_money(place.saved_with_stop_loss, currency)),
-            Cell(place.verdict, state="refused" if place.verdict.startswith("off") else ""),
-        ]
+        cells.append(Cell(format_money(place.saved, currency)))
+        cells += [Cell(format_money(place.saved_with_stop_loss, currency))] if supposed else []
+        cells.append(Cell(place.verdict, state="refused" if place.verdict.startswith("off") else ""))
     return Row(tuple(cells))
 
 
