@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.quantities import format_milliseconds, format_money, format_share
+from models.quantities import NO_BREAK_SPACE, format_milliseconds, format_money, format_share
 from pipelines.config import microseconds
 from pipelines.jobs import iso
 from pipelines.provenance import code_commit, settings_digest
@@ -66,21 +66,26 @@ def _tiles(found: WhatIf) -> tuple[Tile, ...]:
 
 
 def _devices_text(answer: Answer) -> str:
-    return f"storage × {answer.storage:g}, uplink × {answer.uplink:g}, {format_share(answer.consent, 0)} take part"
+    share = format_share(answer.consent, 0)
+    return f"{_times('storage', answer.storage)}, {_times('uplink', answer.uplink)}, {share} take part"
+
+
+def _times(name: str, factor: float) -> str:
+    return f"{name} ×{NO_BREAK_SPACE}{factor:g}"
 
 
 def _grid(found: WhatIf) -> Table:
     asked = found.run.what_if
     answers = {(a.storage, a.uplink, a.consent): a for a in found.answers}
     best = max(found.answers, key=lambda a: a.net_share)
-    columns = (Column("Storage", figures=False), *(Column(f"uplink × {uplink:g}") for uplink in asked.uplink))
+    columns = (Column("Devices", figures=False), *(Column(_times("uplink", uplink)) for uplink in asked.uplink))
     groups = []
     for consent in asked.consent:
         nodes = answers[asked.storage[0], asked.uplink[0], consent].nodes
         rows = tuple(
             Row(
                 (
-                    Cell(f"× {storage:g}"),
+                    Cell(_times("storage", storage)),
                     *(_cell(answers[storage, uplink, consent], found, best) for uplink in asked.uplink),
                 )
             )

@@ -69,7 +69,7 @@ def test_step__writes_page_and_table(tiny_world: TinyHome) -> None:
     assert [float(row["net_share"]) for row in table] == [row["net_share"] for row in value["rows"]]
     html = (folder / "what_if.html").read_text(encoding="utf-8")
     shown = f"{100 * everybody['net_share']:.1f} %"
-    assert _cells(html, "× 1")["uplink × 1"].startswith(shown)
+    assert _cells(html, "storage × 1")["uplink ×\u00a01"].startswith(shown)
     assert "100 % take part: 20 of 20 nodes" in Page(html).text
     assert "p95" in text
 
