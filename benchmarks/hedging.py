@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.accounts import net_by_hour, requested_by_hour
 from pipelines.arena import Arena
 from pipelines.backtest import OptimisingPlanner, PlanNote, roll
 from pipelines.champions import Champions
@@ -30,7 +31,6 @@ from pipelines.home import Home
 from pipelines.inputs import Inputs
 from pipelines.outlook import Expectation
 from pipelines.plan_rows import model_outlook
-from pipelines.replay import net_by_hour, requested_by_hour
 from placement.problem import Float64
 from placement.scenarios import conditional_value_at_risk
 from placement.tally import GB, ReplayTally

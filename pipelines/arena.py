@@ -6,6 +6,7 @@ Built once from a tables folder; no planner sees it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from pipelines.store import (
     read_telemetry,
     read_world,
 )
+from placement.audience import AudienceSizes
 from placement.tiers import TierSettings
 from placement.trace import ReplayWorld
 from placement.uptime import Uptime
@@ -47,6 +49,11 @@ class Arena:
     history: SessionHistory
     watch: WatchThrough
     facts: dict[str, object]
+
+    @cached_property
+    def audiences(self) -> AudienceSizes:
+        """How often each segment is asked for at each place in the whole window."""
+        return AudienceSizes.count(self.world, [self.stretch.requests])
 
     @classmethod
     def read(cls, folder: Path, run: ReplayRun) -> Arena:

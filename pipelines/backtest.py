@@ -19,6 +19,7 @@ from pipelines.outlook import Expectation, Outlook
 from pipelines.plan_prices import SourcePrices
 from pipelines.planning import Copies, PlannedInstance, PlanningSettings, instance
 from pipelines.scene import Scene
+from placement.audience import AudienceCount
 from placement.plan import Plan
 from placement.popularity import most_popular_copies
 from placement.publish import moved_bytes
@@ -66,6 +67,12 @@ class Planner(Protocol):
     def plan(self, at_us: int, held: Copies) -> Planned: ...
 
     def refresh(self, at_us: int, held: Copies) -> Planned: ...
+
+
+class Guard(Protocol):
+    """May take pushes out of a plan before it is carried out, by what has been counted until its instant."""
+
+    def bar(self, planned: Planned, held: Copies, tally: ReplayTally) -> Planned: ...
 
 
 class OptimisingPlanner:
@@ -234,6 +241,8 @@ def roll(
     watch: Callable[[int, int], None],
     refresh_minutes: float = 0.0,
     reactive: ReactiveSettings | None = None,
+    guard: Guard | None = None,
+    audience: AudienceCount | None = None,
 ) -> tuple[ReplayTally, list[PlanNote]]:
     """Plans, refreshes and plays the whole stretch; returns what was counted and a note of every plan and refresh.
 
@@ -247,6 +256,8 @@ def roll(
         watch: is told how many stretches between two plans are played, and of how many.
         refresh_minutes: distance of refreshes between plans; 0 for none.
         reactive: what devices keep beside their plans; None for nothing.
+        guard: sees each plan before it is carried out.
+        audience: counts what became of each request.
     """
     judge: dict[str, Any] = {"settings": replay_settings, "routing": routing, "seed": seed}
     replay = Replay(world, **judge) if reactive is None else ReactiveReplay(world, reactive, **judge)
@@ -256,8 +267,12 @@ def roll(
         for now_us, part in _refreshed(stretch, at_us, requests, refresh_minutes):
             held = _with(held, replay)
             planned = planner.plan(now_us, held) if now_us == at_us else planner.refresh(now_us, held)
+            if guard is not None:
+                planned = guard.bar(planned, held, replay.tally_at(now_us))
             replay.adopt(planned.holdings)
-            replay.serve(part)
+            served = replay.serve(part)
+            if audience is not None:
+                audience.add(part, served)
             back = flapping.bytes_back(now_us, held, planned.copies)
             held = planned.copies
             notes.append(replace(planned.note, flapping_bytes=back))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipelines.contest import Contest, Player, Result
 from pipelines.row_names import Row
+from placement.audience import AudienceCount
 from placement.caches import CacheReplay, CacheSettings
 from placement.replay import Replay
 
@@ -15,13 +16,18 @@ CACHES: dict[Row, CacheSettings] = {
 
 
 def _alone(row: Row, contest: Contest) -> Result:
-    arena = contest.arena
-    return Result(row, Replay(arena.world, **contest.judge).play([arena.stretch.requests]), [])
+    return _played(row, contest, Replay(contest.arena.world, **contest.judge))
 
 
 def _cache(row: Row, contest: Contest) -> Result:
-    arena = contest.arena
-    return Result(row, CacheReplay(arena.world, CACHES[row], **contest.judge).play([arena.stretch.requests]), [])
+    return _played(row, contest, CacheReplay(contest.arena.world, CACHES[row], **contest.judge))
+
+
+def _played(row: Row, contest: Contest, replay: Replay | CacheReplay) -> Result:
+    requests = contest.arena.stretch.requests
+    audience = AudienceCount(contest.arena.audiences)
+    audience.add(requests, replay.serve(requests))
+    return Result(row, replay.finish(), [], audience=audience.tally())
 
 
 CACHE_ROWS: dict[Row, Player] = {"cdn-alone": _alone, **dict.fromkeys(CACHES, _cache)}

@@ -310,14 +310,38 @@ def replay(
     console.result(*replay_step(settings, _home(home), console))
 
 
+@app.command("what-if")
+def what_if(
+    config: ConfigOption,
+    overrides: SetOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Replay one method with other storage, uplinks and consent: what would more devices bring?"""
+    settings = _load("replay", config, overrides)
+    from pipelines.what_if import what_if_step
+
+    console = Console(as_json, quiet)
+    console.result(*what_if_step(settings, _home(home), console))
+
+
 @app.command()
 def report(
     run: Annotated[str, typer.Argument(help="Replay id, or 'latest'.")] = "latest",
+    compare: Annotated[
+        tuple[str, str], typer.Option("--compare", help="Two replay ids (or 'latest'): one page with both.")
+    ] = ("", ""),
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a replay's report page again from its saved data."""
-    from pipelines.replay import report_step
+    """Write a replay's report page again from its saved data, or a page that compares two replays."""
+    if any(compare):
+        from pipelines.compare import compare_step
+
+        Console(as_json).result(*compare_step(*compare, _home(home)))
+        return
+    from pipelines.saved_report import report_step
 
     Console(as_json).result(*report_step(run, _home(home)))
 

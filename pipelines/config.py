@@ -6,7 +6,7 @@
 | ingest | configs/ingest | ingest |
 | demand, next-content, churn | configs/demand, configs/next_content, configs/churn | train, evaluate, review; update |
 | placement | configs/placement | forecast, place, rebalance, route |
-| replay | configs/replay | replay |
+| replay | configs/replay | replay, what-if |
 | demo | configs/demo | demo |
 """
 
@@ -33,12 +33,14 @@ from pipelines.planning import PlanningSettings
 from pipelines.row_names import ALL_ROWS, Row
 from pipelines.synthetic import SyntheticSettings
 from pipelines.typed import build, json_schema, override
+from pipelines.what_if_settings import WhatIfSettings
 from pipelines.yaml_file import read
 from placement.reactive import ReactiveSettings
 from placement.rebalance.settings import RebalanceSettings
 from placement.refresh import RefreshSettings
 from placement.replay import ReplaySettings
 from placement.routing import RoutingSettings
+from placement.stop_loss import StopLossSettings
 
 Interval = tuple[AwareDatetime, AwareDatetime]
 _READ_ANYWAY = ("ts", "user", "session", "content", "location", "available_at")
@@ -317,10 +319,14 @@ class ReplayRun:
     """Seed of the router's and the solver's choices."""
     trailing: TrailingSettings = field(default_factory=TrailingSettings)
     """When the demand model's own prior answers in its place."""
+    stop_loss: StopLossSettings | None = None
+    """When nothing more is pushed to a location that costs more than it saves; null only reports which would be."""
     minimum_users: int = 20
     """Places and cells behind which fewer users stand are not shown."""
     currency: str = "$"
     """Sign before amounts of money."""
+    what_if: WhatIfSettings = field(default_factory=WhatIfSettings)
+    """Which other devices `premirror what-if` tries."""
 
     def __post_init__(self) -> None:
         problems = []

@@ -12,6 +12,7 @@ from pipelines.arena import Arena
 from pipelines.backtest import PlanNote
 from pipelines.config import ReplayRun
 from pipelines.row_names import Row
+from placement.audience import AudienceTally
 from placement.tally import ReplayTally
 
 Watch = Callable[[int, int], None]
@@ -39,12 +40,14 @@ class Result:
 
     Attributes:
         by_prior: plans for which the demand model's prior answered, because the model had lost to it lately.
+        audience: what the mesh served by how many asked; None where it was not counted.
     """
 
     row: Row
     tally: ReplayTally
     plans: list[PlanNote]
     by_prior: int = 0
+    audience: AudienceTally | None = None
 
 
 Player = Callable[[Row, Contest], Result]

@@ -9,6 +9,8 @@ from pipelines.contest import Contest, Player, Result
 from pipelines.outlook import ClairvoyantOutlook, ModelOutlook
 from pipelines.popularity_outlooks import PopularityOutlook, YesterdayOutlook
 from pipelines.row_names import Row
+from pipelines.stop_loss import StopLossGuard
+from placement.audience import AudienceCount
 from placement.reactive import ReactiveSettings
 
 
@@ -48,6 +50,7 @@ def _rolled(
     row: Row, contest: Contest, planner: Planner, *, refresh: bool = True, reactive: ReactiveSettings | None = None
 ) -> Result:
     arena, run = contest.arena, contest.run
+    audience = AudienceCount(arena.audiences)
     tally, notes = roll(
         arena.world,
         arena.stretch,
@@ -58,8 +61,10 @@ def _rolled(
         watch=contest.watch,
         refresh_minutes=run.refresh.every_minutes if refresh else 0.0,
         reactive=reactive,
+        guard=None if run.stop_loss is None else StopLossGuard(arena.world, run.stop_loss),
+        audience=audience,
     )
-    return Result(row, tally, notes)
+    return Result(row, tally, notes, audience=audience.tally())
 
 
 def model_outlook(contest: Contest) -> ModelOutlook:

@@ -28,7 +28,7 @@ YAML is read by the rules of version 1.2: `1e-3` is a number, `no` is text, `12:
 | ingest | `configs/ingest` | `ingest` |
 | demand, next-content, churn | `configs/demand`, `configs/next_content`, `configs/churn` | `train`, `evaluate`, `review` |
 | placement | `configs/placement` | `forecast`, `place`, `rebalance`, `route` |
-| replay | `configs/replay` | `replay` |
+| replay | `configs/replay` | `replay`, `what-if` |
 | demo | `configs/demo` | `demo` |
 
 Sections that a key may hold stand at the end. This page is written by `python -m pipelines.reference`.

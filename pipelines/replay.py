@@ -8,27 +8,27 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from models.calibration import block_bootstrap_interval
 from models.errors import RegistryError
-from models.events import Float64
 from models.quantities import Estimate, format_bytes, format_share
 from models.registry import DatasetInput, Registry, RunEntry
 from models.snapshot import load_counters, load_sessions
+from pipelines.accounts import HourlyAccount
 from pipelines.arena import Arena
 from pipelines.champions import Champion, Champions
 from pipelines.config import DataSource, ReplayRun, microseconds
 from pipelines.console import Console, table
 from pipelines.contest import Contest, Result
-from pipelines.errors import InputError, PipelineError
+from pipelines.errors import PipelineError
 from pipelines.home import Home
 from pipelines.inputs import Inputs
+from pipelines.intervals import share_estimate
 from pipelines.jobs import iso, job_id
 from pipelines.movement import Movement
 from pipelines.provenance import code_commit, settings_digest
@@ -36,14 +36,10 @@ from pipelines.report import render
 from pipelines.report_data import ReportData
 from pipelines.row_names import ROW_NAMES
 from pipelines.rows import play_row
+from pipelines.saved_report import DATA, REPORT, RUN
 from pipelines.staging import staged_folder
 from pipelines.typed import flat
-from placement.tally import ReplayTally
-
-BLOCK_HOURS = 6
-"""Hours that the bootstrap keeps together: shorter than a day, because a backtest has few days."""
-REPORT, DATA, RUN = "report.html", "report.json", "run.json"
-LATEST = "latest"
+from placement.audience import AUDIENCE_WORDS, AudienceTally
 
 
 @dataclass(frozen=True)
@@ -61,16 +57,27 @@ class Backtest:
     def result(self, row: str) -> Result | None:
         return next((r for r in self.results if r.row == row), None)
 
+    def account(self, result: Result) -> HourlyAccount:
+        """What the row did hour by hour, over the hours of the window."""
+        stretch = self.arena.stretch
+        return HourlyAccount.of_tally(result.tally, start_us=stretch.start_us, end_us=stretch.end_us)
+
     def net_share(self, result: Result) -> Estimate:
         """Net avoided bytes per requested byte, with an interval over blocks of hours."""
-        return share_estimate(net_by_hour(result.tally), requested_by_hour(result.tally), seed=self.run.seed)
+        account = self.account(result)
+        return share_estimate(account.net, account.requested, seed=self.run.seed)
 
-    def captured_share(self, result: Result) -> Estimate | None:
-        """Net avoided bytes over those of the clairvoyant row."""
+    def captured_share(self, result: Result, *, at_peak: bool = False) -> Estimate | None:
+        """Net avoided bytes over those of the clairvoyant row; `at_peak`: in the busiest hours alone."""
         best = self.result("clairvoyant")
-        if best is None or best.tally.net_avoided_bytes <= 0:
+        if best is None:
             return None
-        return share_estimate(net_by_hour(result.tally), net_by_hour(best.tally), seed=self.run.seed)
+        mine, theirs = self.account(result), self.account(best)
+        counted = theirs.busiest if at_peak else np.ones(theirs.hours, dtype=np.bool_)
+        whole = np.where(counted, theirs.net, 0.0)
+        if whole.sum() <= 0:
+            return None
+        return share_estimate(np.where(counted, mine.net, 0.0), whole, seed=self.run.seed)
 
     def movement(self, result: Result) -> Movement:
         """What a row moved by day: by its plans, or where it makes none, by what it pushed."""
@@ -91,30 +98,6 @@ class Backtest:
         return found
 
 
-def net_by_hour(tally: ReplayTally) -> Float64:
-    """Mesh bytes less pushes and repairs, by hour."""
-    mesh = tally.tier_bytes[:, :, 1:].sum(axis=(1, 2))
-    moved = tally.pushed_bytes.sum(axis=1) + tally.repaired_bytes.sum(axis=1)
-    return np.asarray(mesh - moved, dtype=np.float64)
-
-
-def requested_by_hour(tally: ReplayTally) -> Float64:
-    return np.asarray(tally.tier_bytes.sum(axis=(1, 2)) + tally.failed_bytes.sum(axis=1), dtype=np.float64)
-
-
-def share_estimate(part: Float64, whole: Float64, *, seed: int) -> Estimate:
-    """sum(part) / sum(whole) with a 95 % interval; blocks of hours are resampled, the ratio is linearised."""
-    hours = max(len(part), len(whole))  # a row whose last hours saw nothing is shorter
-    part, whole = np.pad(part, (0, hours - len(part))), np.pad(whole, (0, hours - len(whole)))
-    value = float(part.sum() / whole.sum()) if whole.sum() > 0 else 0.0
-    blocks = np.arange(len(part), dtype=np.int64) // BLOCK_HOURS
-    if len(np.unique(blocks)) < 2 or whole.sum() <= 0:
-        return Estimate(value)
-    influence = (part - value * whole) / whole.mean()
-    low, high = block_bootstrap_interval(influence, blocks, seed=seed)
-    return Estimate(value, value + min(low, 0.0), value + max(high, 0.0))
-
-
 def backtest(run: ReplayRun, home: Home, console: Console) -> Backtest:
     """Plays every row of the run."""
     inputs = Inputs.find(DataSource(tables=run.tables), home)
@@ -122,12 +105,7 @@ def backtest(run: ReplayRun, home: Home, console: Console) -> Backtest:
     arena = Arena.read(inputs.path, run)
     seconds = {"read": time.perf_counter() - started}
     console.note(f"{len(arena.stretch.requests):,} segment requests, {len(arena.stretch.instants())} planning instants")
-    start_us = microseconds(run.window[0])
-    champions = Champions(home)
-    before = arena.log.before(start_us)
-    demand = champions.demand(before, at_us=start_us)
-    churn = champions.churn(arena.history.before(start_us), at_us=start_us)
-    _refuse_leaks(home, start_us, demand, churn)
+    demand, churn = champions_before(home, arena, run)
     results = []
     with console.progress() as progress:
         for row in run.rows:
@@ -144,6 +122,20 @@ def backtest(run: ReplayRun, home: Home, console: Console) -> Backtest:
             seconds[row] = time.perf_counter() - began
             console.note(f"{name}: {results[-1].tally.net_share:.1%} kept off the CDN, net ({seconds[row]:.1f} s)")
     return Backtest(run, arena, results, demand, churn, inputs.digest, seconds)
+
+
+def champions_before(home: Home, arena: Arena, run: ReplayRun) -> tuple[Champion, Champion]:
+    """The champions for demand and churn, as known at the start of the window.
+
+    Raises:
+        PipelineError: one of them was trained on something inside the window.
+    """
+    start_us = microseconds(run.window[0])
+    champions = Champions(home)
+    demand = champions.demand(arena.log.before(start_us), at_us=start_us)
+    churn = champions.churn(arena.history.before(start_us), at_us=start_us)
+    _refuse_leaks(home, start_us, demand, churn)
+    return demand, churn
 
 
 def _refuse_leaks(home: Home, start_us: int, demand: Champion, churn: Champion) -> None:
@@ -184,6 +176,7 @@ def replay_step(run: ReplayRun, home: Home, console: Console) -> tuple[dict[str,
         "id": folder.name,
         "report": str(folder / REPORT),
         "rows": rows,
+        "places": [asdict(place) for place in data.shown_places],
         "seconds": {k: round(v, 2) for k, v in done.seconds.items()},
         "versions": {"demand": done.demand.version, "churn": done.churn.version},
         "fallbacks": done.fallbacks(),
@@ -203,7 +196,8 @@ def comparison(done: Backtest) -> list[dict[str, Any]]:
     """One row a method: what was kept off tier 1, what it cost, how fast it was."""
     rows = []
     for result in done.results:
-        net, captured, movement = done.net_share(result), done.captured_share(result), done.movement(result)
+        net, movement = done.net_share(result), done.movement(result)
+        captured, peak = done.captured_share(result), done.captured_share(result, at_peak=True)
         rows.append(
             {
                 "row": result.row,
@@ -214,6 +208,10 @@ def comparison(done: Backtest) -> list[dict[str, Any]]:
                 "captured_share": captured.value if captured else None,
                 "captured_share_low": captured.low if captured else None,
                 "captured_share_high": captured.high if captured else None,
+                "captured_share_peak": peak.value if peak else None,
+                "captured_share_peak_low": peak.low if peak else None,
+                "captured_share_peak_high": peak.high if peak else None,
+                "audiences": audience_rows(result.audience),
                 "moved_bytes_per_day": movement.bytes_per_day,
                 "moved_bytes_by_day": dict(movement.bytes_by_day),
                 "flapping_share": movement.flapping_share,
@@ -221,6 +219,22 @@ def comparison(done: Backtest) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def audience_rows(tally: AudienceTally | None) -> list[dict[str, Any]]:
+    """What the mesh served by how many asked for the same segment at the same place; nothing where it was not counted."""
+    if tally is None:
+        return []
+    return [
+        {
+            "audience": words,
+            "requests": int(tally.requests[i]),
+            "requested_bytes": float(tally.requested_bytes[i]),
+            "mesh_bytes": float(tally.mesh_bytes[i]),
+            "bound_bytes": float(tally.bound_bytes[i]),
+        }
+        for i, words in enumerate(AUDIENCE_WORDS)
+    ]
 
 
 def comparison_text(rows: list[dict[str, Any]]) -> str:
@@ -282,26 +296,3 @@ def _log(home: Home, run: ReplayRun, done: Backtest, value: dict[str, Any], fold
             )
     except RegistryError as error:
         console.note(f"the report is written, but not logged: {error}")
-
-
-def report_step(name: str, home: Home) -> tuple[dict[str, Any], str]:
-    """Renders a finished replay's page again from its saved data."""
-    if name == LATEST:
-        found = sorted(home.reports.glob(f"*/{DATA}"), key=lambda path: path.stat().st_mtime_ns)
-        if not found:
-            raise InputError(f"There is no replay under {home.reports}. Run `premirror replay` first.")
-        folder = found[-1].parent
-    else:
-        folder = home.reports / name
-        if not (folder / DATA).is_file():
-            have = ", ".join(sorted(p.parent.name for p in home.reports.glob(f"*/{DATA}"))) or "none"
-            raise InputError(f"There is no replay {name!r} under {home.reports}; there are: {have}.")
-    try:
-        data = TypeAdapter(ReportData).validate_json((folder / DATA).read_bytes())
-    except ValidationError as error:
-        raise InputError(f"{folder / DATA} is damaged: {error.errors()[0]['msg']}. Run the replay again.") from None
-    path = folder / REPORT
-    beside = path.with_suffix(".new")
-    beside.write_text(render(data), encoding="utf-8")
-    beside.replace(path)
-    return {"report": str(path), "id": folder.name}, f"Report: {path}"

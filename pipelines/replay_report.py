@@ -19,8 +19,11 @@ from pipelines.evaluate import SHOWN
 from pipelines.forecast_track import Track, track_demand
 from pipelines.home import Home
 from pipelines.provenance import code_commit, settings_digest
-from pipelines.replay import Backtest
+from pipelines.replay import Backtest, audience_rows
+from pipelines.replay_places import judged_places, stop_loss_sentence, users_by_place
 from pipelines.report_data import (
+    FORMAT,
+    Audience,
     Cause,
     Causes,
     ForecastPanel,
@@ -28,14 +31,13 @@ from pipelines.report_data import (
     Metric,
     ModelRow,
     ModelTable,
-    Place,
     PlanSummary,
     Repeat,
     ReportData,
     Role,
 )
 from pipelines.row_names import ROW_NAMES
-from pipelines.store import read_requests
+from pipelines.typed import flat
 from placement.tally import CAUSE_WORDS
 from placement.tally import Cause as CauseCode
 
@@ -62,7 +64,7 @@ def report_data(done: Backtest, home: Home) -> ReportData:
     run, arena = done.run, done.arena
     ours = done.result("ours") or done.results[-1]
     track = track_demand(arena, done.demand.model, seed=run.seed)
-    users = _users(home, done)
+    users = users_by_place(home, done)
     start, end = (format_instant(microseconds(t)) for t in run.window)
     facts = arena.facts
     return ReportData(
@@ -91,7 +93,7 @@ def report_data(done: Backtest, home: Home) -> ReportData:
         methods=tuple(_method(done, result, ours) for result in done.results),
         causes=_causes(ours),
         plan=_plan(ours),
-        places=_places(done, ours, users),
+        places=judged_places(done, ours, users),
         pops=tuple(
             MapPop(str(arena.scene.source[i]), float(arena.scene.lat[i]), float(arena.scene.lon[i]))
             for i in range(arena.scene.n_pops)
@@ -103,6 +105,9 @@ def report_data(done: Backtest, home: Home) -> ReportData:
         limits=_limits(done),
         missing={"models": "The champions have no review in the registry; run `premirror review` for each model."},
         minimum_users=run.minimum_users,
+        stop_loss=stop_loss_sentence(run),
+        settings={key: json.dumps(value) for key, value in flat(run).items() if not key.startswith("what_if.")},
+        format=FORMAT,
     )
 
 
@@ -124,6 +129,14 @@ def _method(done: Backtest, result: Result, ours: Result) -> MethodRow:
         resumed_share=float(tally.resumed.sum()) / requests,
         role=role,
         movement=done.movement(result),
+        key=result.row,
+        hourly=done.account(result),
+        captured_peak=done.captured_share(result, at_peak=True),
+        cause_bytes=tuple((CAUSE_WORDS[cause], float(amount)) for cause, amount in tally.bytes_by_cause().items()),
+        audiences=tuple(
+            Audience(row["audience"], row["requested_bytes"], row["mesh_bytes"], row["bound_bytes"])
+            for row in audience_rows(result.audience)
+        ),
     )
 
 
@@ -136,7 +149,8 @@ def _causes(ours: Result) -> Causes:
     causes = [Cause(CAUSE_WORDS[CauseCode(c)], _hours(by_hour[:, c]), HELP[CauseCode(c)]) for c in kept]
     words = " and ".join(CAUSE_WORDS[CauseCode(c)] for c in rest)
     causes.append(Cause(words, _hours(by_hour[:, rest].sum(axis=1)), HELP[CauseCode(rest[0])]))
-    return Causes(ours.tally.start_hour_us, tuple(causes))
+    unserved = float(ours.tally.requested_bytes - ours.tally.mesh_bytes)
+    return Causes(ours.tally.start_hour_us, tuple(causes), unserved_bytes=unserved)
 
 
 def _hours(values: Any) -> tuple[float, ...]:
@@ -164,37 +178,6 @@ def _plan(ours: Result) -> PlanSummary | None:
             ("Largest gap of any", format_share(max(gaps)) if gaps else "not known"),
             ("Seconds a plan, mean", f"{np.mean([note.seconds for note in plans]):.2f}"),
         ),
-    )
-
-
-def _users(home: Home, done: Backtest) -> dict[str, int]:
-    """Distinct users of each place in the window."""
-    start_us, end_us = (microseconds(t) for t in done.run.window)
-    table = read_requests(
-        home.tables(done.run.tables), start_us=start_us, before_us=end_us, columns=["location", "user"]
-    )
-    counted = table.group_by("location").aggregate([("user", "count_distinct")])
-    return {str(row["location"]): int(row["user_count_distinct"]) for row in counted.to_pylist()}
-
-
-def _places(done: Backtest, ours: Result, users: dict[str, int]) -> tuple[Place, ...]:
-    scene = done.arena.scene
-    by_place = ours.tally.tier_bytes.sum(axis=0)
-    saving = ours.tally.net_saving().sum(axis=0)
-    total = by_place.sum(axis=1)
-    return tuple(
-        Place(
-            name=str(scene.names[i]),
-            latitude=float(scene.location_lat[i]),
-            longitude=float(scene.location_lon[i]),
-            bytes=float(total[i]),
-            node_share=float(by_place[i, 1:].sum() / total[i]),
-            users=users.get(str(scene.locations[i]), 0),
-            note="mirroring costs more than it saves here" if saving[i] < 0 else "",
-            flagged=bool(saving[i] < 0),
-        )
-        for i in range(len(scene.locations))
-        if total[i] > 0
     )
 
 

@@ -8,6 +8,7 @@ wider.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -15,12 +16,18 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from models.quantities import bind_units, format_bytes, format_share
 from models.svg import palette_css
 from pipelines.report_data import ReportData
+from pipelines.report_layout import Section
 from pipelines.report_sections import absences, build_sections, methods_unit
 
 
 def render(data: ReportData) -> str:
     """The whole page as text. The same data give the same bytes."""
     sections = build_sections(data)
+    return render_page(data, sections, absences(data, sections))
+
+
+def render_page(data: ReportData, sections: Sequence[Section], absent: Sequence[tuple[str, str]] = ()) -> str:
+    """A page of these sections; `data` gives what stands around them, `absent` what is missing and why."""
     environment = Environment(
         loader=FunctionLoader(_resource),
         autoescape=True,
@@ -33,7 +40,7 @@ def render(data: ReportData) -> str:
         data=data,
         headline=data.headline or headline(data),
         sections=sections,
-        absent=absences(data, sections),
+        absent=absent,
         style=palette_css() + _resource("report.css"),
         script=_resource("report.js"),
     )

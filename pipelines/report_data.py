@@ -18,8 +18,12 @@ from models.churn.track import ChurnTrack
 from models.maps import MapPop
 from models.quantities import Estimate
 from models.time_charts import BandSeries, StackedSeries
+from pipelines.accounts import HourlyAccount
 from pipelines.movement import Movement
 from pipelines.saved_arrays import as_json, from_json
+
+FORMAT = 2
+"""Of what a replay saves. 1: no figures by hour, by audience and of the stop-loss."""
 
 Role = Literal["ours", "reference", "baseline", "bound"]
 """ours: the method reported on; reference: CDN alone; bound: the clairvoyant row; baseline: every other method."""
@@ -37,6 +41,23 @@ SavedTrack = Annotated[ChurnTrack | None, PlainValidator(_track), PlainSerialize
 
 
 @dataclass(frozen=True)
+class Audience:
+    """Requests for segments that were asked for so often at one place; what the mesh served, and what a cache could.
+
+    Attributes:
+        name: how often, such as "3 to 4".
+        requested_bytes: bytes asked for.
+        mesh_bytes: bytes that the mesh served.
+        bound_bytes: bytes times (N - 1) / N: no more can be served by who fills after the first request.
+    """
+
+    name: str
+    requested_bytes: float
+    mesh_bytes: float
+    bound_bytes: float
+
+
+@dataclass(frozen=True)
 class MethodRow:
     """What one method did with the same requests, devices and budgets.
 
@@ -50,6 +71,11 @@ class MethodRow:
         cost: delivery cost of the whole replay, in `ReportData.currency`.
         failed_share: of the requests; resumed_share: transfers that tier 1 finished.
         movement: what its plans moved, by day.
+        key: the row's name in configurations, by which two runs are matched.
+        hourly: its figures by hour; None in what older versions saved.
+        captured_peak: captured share in the busiest hours alone.
+        cause_bytes: (cause, bytes not served by the mesh for it), every cause.
+        audiences: what it served by how many asked; empty where that was not counted.
     """
 
     name: str
@@ -65,6 +91,11 @@ class MethodRow:
     resumed_share: float
     role: Role = "baseline"
     movement: Movement | None = None
+    key: str = ""
+    hourly: HourlyAccount | None = None
+    captured_peak: Estimate | None = None
+    cause_bytes: tuple[tuple[str, float], ...] = ()
+    audiences: tuple[Audience, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,11 +124,15 @@ class Cause:
 
 @dataclass(frozen=True)
 class Causes:
-    """All causes over the same hours; `events` are sentences on what happened when."""
+    """All causes over the same hours; `events` are sentences on what happened when.
+
+    `unserved_bytes` are those that the mesh did not serve, counted without regard to causes; None where not known.
+    """
 
     start_us: int
     causes: tuple[Cause, ...]
     events: tuple[str, ...] = ()
+    unserved_bytes: float | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(c.bytes_by_hour) for c in self.causes}
@@ -138,7 +173,16 @@ class PlanSummary:
 
 @dataclass(frozen=True)
 class Place:
-    """Where requests come from. Shown only when at least `minimum_users` people asked from there."""
+    """Where requests come from. Shown only when at least `minimum_users` people asked from there.
+
+    Attributes:
+        note: what makes it need a look, in words.
+        flagged: whether it needs one.
+        saved: money saved against the CDN alone; None where not known.
+        saved_with_stop_loss: the same, had nothing been pushed or served while the stop-loss says off; None where the
+            replay obeyed it.
+        verdict: of the stop-loss, in words.
+    """
 
     name: str
     latitude: float
@@ -148,6 +192,9 @@ class Place:
     users: int
     note: str = ""
     flagged: bool = False
+    saved: float | None = None
+    saved_with_stop_loss: float | None = None
+    verdict: str = ""
 
 
 @dataclass(frozen=True)
@@ -225,9 +272,11 @@ class ReportData:
         forecasts: the total first.
         devices: forecasts of the devices beside what became of them.
         quantile_reliability: stated quantile level against the share of outcomes at or below it.
-        missing: section (`comparison changes ladder causes plan places forecasts devices calibration models`) to the
-            sentence that says why it is empty.
+        missing: section (a key of `report_layout.SECTIONS`) to the sentence that says why it is empty.
         minimum_users: places and cells behind which fewer people stand are not shown.
+        stop_loss: sentence on the rule by which places are judged, and whether it was acted on.
+        settings: every key of the run with its value, by which two runs are compared.
+        format: what was saved; 1 for files of before formats were told apart.
     """
 
     title: str
@@ -252,6 +301,9 @@ class ReportData:
     limits: tuple[str, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
     minimum_users: int = 20
+    stop_loss: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    format: int = 1
 
     def __post_init__(self) -> None:
         roles = [m.role for m in self.methods]

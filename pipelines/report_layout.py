@@ -22,7 +22,9 @@ SECTIONS = {
     "ladder": Heading(
         "How close to a planner who knows the future?", "Clairvoyant", "No clairvoyant row was replayed."
     ),
+    "money": Heading("What is it worth?", "Money", "No figures by hour were recorded."),
     "causes": Heading("Why is it not better?", "Causes", "No replay was run, so no byte has a cause."),
+    "audiences": Heading("Does it help where few ask?", "Audiences", "Nobody counted how many ask for the same."),
     "plan": Heading("What does the plan hold?", "Plan", "No plan was made in this run."),
     "places": Heading("Where does it help?", "Places", "No bytes by place were recorded."),
     "forecasts": Heading("Is the forecast right?", "Forecast", "No forecast was compared with what happened."),
@@ -34,7 +36,18 @@ SECTIONS = {
     ),
     "models": Heading("Which model is best?", "Models", "No model was evaluated in this run."),
 }
-"""In the order shown: the questions of somebody who must decide."""
+"""Of a report, in the order shown: the questions of somebody who must decide."""
+
+OTHER_SECTIONS = {
+    "pairs": Heading("Which is better?", "Difference"),
+    "sides": Heading("What did each achieve?", "Outcome"),
+    "totals": Heading("What is each worth?", "Money"),
+    "both-causes": Heading("Why is neither better?", "Causes"),
+    "moved-places": Heading("Where does it change most?", "Places"),
+    "settings": Heading("What differs?", "Settings"),
+    "what-if": Heading("What would other devices bring?", "What if"),
+}
+"""Of the pages that compare runs or worlds."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +84,8 @@ class Section:
     facts: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     events: tuple[str, ...] = ()
-    beside: bool = False
 
     @property
     def name(self) -> str:
         """Its name in the list of sections."""
-        return SECTIONS[self.key].name
+        return (SECTIONS | OTHER_SECTIONS)[self.key].name

@@ -16,12 +16,15 @@ from models.quantities import (
     format_share,
 )
 from models.time_charts import line_with_band, outside_sentence, stacked_bars
+from pipelines.report_audiences import audiences_section
 from pipelines.report_data import Causes, ForecastPanel, MethodRow, PlanSummary, ReportData
 from pipelines.report_devices import devices_section
 from pipelines.report_layout import SECTIONS, Figure, Section, Tile
+from pipelines.report_money import money_section
 from pipelines.report_tables import (
     TIER_COLOURS,
     TIERS,
+    captured_table,
     cause_shares,
     cause_table,
     change_table,
@@ -34,7 +37,7 @@ from pipelines.report_tables import (
     table_unit,
 )
 
-_WIDE, _MAP, _HALF, _NARROW = 860.0, 540.0, 415.0, 352.0
+_WIDE, _HALF, _NARROW = 860.0, 415.0, 352.0
 _SHOWN_HOURS = 7 * 24
 _SHOWN_CELLS = 2
 _SHOWN_PLACES = 12
@@ -116,7 +119,8 @@ def _ladder(data: ReportData, title: str) -> Section | None:
         "Captured share: net bytes kept off the CDN, as a share of what a planner who knows the future keeps "
         "with the same budgets."
     )
-    return Section("ladder", title, lead, figures=(_both(draw),))
+    at_peak = captured_table(rows)
+    return Section("ladder", title, lead, figures=(_both(draw),), tables=(at_peak,) if at_peak else ())
 
 
 def _rung(method: MethodRow) -> Bar:
@@ -134,7 +138,7 @@ def _causes(data: ReportData, title: str) -> Section | None:
     return Section(
         "causes",
         title,
-        f"Every byte not served from its best place, by cause. {label}",
+        f"Every byte not served from its best place, by cause. {label}{_completeness(causes)}",
         figures=(Figure(wide, narrow),),
         tables=(cause_table(causes),),
         events=causes.events,
@@ -148,6 +152,17 @@ def _cause_sentence(causes: Causes) -> str:
         return "No byte was served from anywhere but its best place."
     share = format_share(cause_shares(causes)[0], 0)
     return f"Largest: {largest.name.lower()}, {share} of {format_bytes(total, table_unit([total]))}."
+
+
+def _completeness(causes: Causes) -> str:
+    """Whether the causes account for everything that the mesh did not serve; empty where that was not counted."""
+    unserved = causes.unserved_bytes
+    if not unserved:
+        return ""
+    named = sum(c.total_bytes for c in causes.causes)
+    if abs(named - unserved) <= 0.5:
+        return " Together they are all bytes that the mesh did not serve: 100 %."
+    return f" They name {format_share(named / unserved)} of the bytes that the mesh did not serve."
 
 
 def _plan(data: ReportData, title: str) -> Section | None:
@@ -179,24 +194,26 @@ def _places(data: ReportData, title: str) -> Section | None:
     figures: tuple[Figure, ...] = ()
     if is_drawable(places):
         draw: Callable[[float], str] = lambda width: place_map(places, data.pops, width=width, label=label)  # noqa: E731
-        figures = (Figure(draw(_MAP), draw(_NARROW)),)
+        figures = (_both(draw),)
     listed = [p for p in shown if p.flagged] + [p for p in shown if not p.flagged]
+    stopped = [p for p in shown if p.verdict.startswith("off")]
+    if any(p.verdict for p in shown):
+        label += f" The stop-loss says off at {_counted(len(stopped), 'place') if stopped else 'none'}."
     return Section(
         "places",
         title,
         label,
         figures=figures,
         legend=_map_legend(data) if figures else (),
-        tables=(place_table(listed[:_SHOWN_PLACES]),),
-        notes=_hidden_places(data),
-        beside=True,
+        tables=(place_table(listed[:_SHOWN_PLACES], data.currency),),
+        notes=(*((data.stop_loss,) if data.stop_loss else ()), *_hidden_places(data)),
     )
 
 
 def _map_legend(data: ReportData) -> tuple[tuple[str, str], ...]:
     legend = [("ours", "from nodes"), ("other", "from POPs")]
     legend += [("", "◆ POP")] if data.pops else []
-    legend += [("ring", "needs a look")] if any(p.flagged for p in data.shown_places) else []
+    legend += [("ring", "costs more than it saves, or is off")] if any(p.flagged for p in data.shown_places) else []
     return tuple(legend)
 
 
@@ -273,7 +290,9 @@ _BUILDERS: dict[str, Callable[[ReportData, str], Section | None]] = {
     "changes": _changes,
     "comparison": _comparison,
     "ladder": _ladder,
+    "money": money_section,
     "causes": _causes,
+    "audiences": audiences_section,
     "plan": _plan,
     "places": _places,
     "forecasts": _forecasts,

@@ -127,16 +127,19 @@ def movement_table(methods: Sequence[MethodRow]) -> Table | None:
     return _table("What was moved, by day", titles, rows, note=note)
 
 
-def change_table(changes: Sequence[Change], currency: str) -> Table:
-    """Candidate against champion with the interval drawn in each row."""
-    titles = ("Outcome", "champion", "candidate", "change", "worse ◂ 0 ▸ better", "verdict")
+def change_table(
+    changes: Sequence[Change], currency: str, *, sides: tuple[str, str] = ("champion", "candidate")
+) -> Table:
+    """The second side against the first with the interval drawn in each row."""
+    titles = ("Outcome", *sides, "change", "worse ◂ 0 ▸ better", "verdict")
     columns = tuple(Column(t, figures=0 < i < 4, drawn=i == 4) for i, t in enumerate(titles))
     groups = tuple(
         Group(heading, tuple(_change_row(c, currency) for c in rows))
         for heading, rows in groupby(changes, key=lambda c: c.group)
     )
-    note = "Drawn in per cent of the champion's value, ±10 %; the shaded strip is what the gate tolerates."
-    return Table("Candidate against champion", columns, groups, note=note)
+    note = f"Drawn in per cent of the value under {sides[0]!r}, ±10 %"
+    note += "; the shaded strip is what the gate tolerates." if any(c.tolerated is not None for c in changes) else "."
+    return Table(f"{sides[1][:1].upper()}{sides[1][1:]} against {sides[0]}", columns, groups, note=note)
 
 
 def cause_table(causes: Causes) -> Table:
@@ -182,16 +185,41 @@ def cause_shares(causes: Causes) -> list[float]:
     return [per_cent / 100 for per_cent in round_to_total([100 * t / (sum(totals) or 1.0) for t in totals])]
 
 
-def place_table(places: Sequence[Place]) -> Table:
-    """The places of the map, largest first."""
+def place_table(places: Sequence[Place], currency: str = "€") -> Table:
+    """The places of the map, largest first, with what mirroring saved there and what the stop-loss says."""
     unit = byte_unit([p.bytes for p in places])
-    rows = tuple(
-        Row((Cell(p.name, p.note), Cell(format_bytes(p.bytes, unit)), Cell(format_share(p.node_share, 0))))
-        for p in places
-    )
-    columns = (Column("Place", figures=False), Column("bytes"), Column("from nodes"))
+    judged = any(p.verdict for p in places)
+    columns = [Column("Place", figures=False), Column("bytes"), Column("from nodes")]
+    supposed = any(p.saved_with_stop_loss is not None for p in places)
+    if judged:
+        columns += [Column("saved"), *([Column("if stopped")] if supposed else []), Column("stop-loss", figures=False)]
+    rows = tuple(_place_row(p, unit, currency, judged=judged, supposed=supposed) for p in places)
     first = "that need a look, then " if any(p.flagged for p in places) else ""
-    return Table(f"Places {first}by bytes", columns, (Group("", rows),))
+    note = (
+        "If stopped: saved, had nothing been pushed or served where and while the stop-loss says off."
+        if supposed
+        else ""
+    )
+    return Table(f"Places {first}by bytes", tuple(columns), (Group("", rows),), note=note)
+
+
+def captured_table(methods: Sequence[MethodRow]) -> Table | None:
+    """Captured share over all hours beside that of the busiest; None where it was not counted."""
+    if not any(m.captured_peak for m in methods):
+        return None
+    rows = tuple(
+        Row(
+            (
+                Cell(m.name),
+                *(_share_cell(e) if e else Cell(format_share(None)) for e in (m.captured_share, m.captured_peak)),
+            ),
+            ours=m.role == "ours",
+        )
+        for m in methods
+        if m.role in ("ours", "baseline")
+    )
+    note = "Busiest: the tenth of the hours in which most bytes were requested."
+    return _table("Captured share, mean and peak", ["Method", "all hours", "busiest hours"], rows, note=note)
 
 
 def model_table(table: ModelTable) -> Table:
@@ -237,6 +265,19 @@ def _outcome_row(method: MethodRow, reference: MethodRow | None, currency: str) 
         Cell(format_share(method.resumed_share)),
     ]
     return Row(tuple(cells), ours=method.role == "ours")
+
+
+def _place_row(place: Place, unit: str, currency: str, *, judged: bool, supposed: bool) -> Row:
+    cells = [
+        Cell(place.name, place.note),
+        Cell(format_bytes(place.bytes, unit)),
+        Cell(format_share(place.node_share, 0)),
+    ]
+    if judged:
+        cells.append(Cell(format_money(place.saved, currency)))
+        cells += [Cell(format_money(place.saved_with_stop_loss, currency))] if supposed else []
+        cells.append(Cell(place.verdict, state="refused" if place.verdict.startswith("off") else ""))
+    return Row(tuple(cells))
 
 
 def _movement_row(method: MethodRow, movement: Movement, days: Sequence[str], unit: str) -> Row:

@@ -135,6 +135,12 @@ class Replay:
         """What has been counted so far; pushes are counted when the next plan or the end settles them."""
         return self._ledger.tally(self._mesh.sources["sent_bytes"])
 
+    def tally_at(self, now_us: int) -> ReplayTally:
+        """As `tally` at `now_us`, not before what was played; the pushes that have begun until then are counted."""
+        self._ledger.open_until(now_us, now_us)
+        self._book.settle(now_us)
+        return self.tally()
+
     def finish(self, end_us: int | None = None) -> ReplayTally:
         """Ends at `end_us` (default: the latest instant played): pushes not begun are dropped, waste is counted."""
         now_us = self._ledger.now_us

@@ -19,6 +19,7 @@ from pipelines.outlook import ClairvoyantOutlook
 from pipelines.planning import Copies
 from pipelines.popularity_outlooks import PopularityOutlook, YesterdayOutlook
 from pipelines.replay import Backtest, comparison, comparison_text
+from pipelines.replay_places import judged_places
 from pipelines.row_names import Row
 from pipelines.rows import play_row
 from pipelines.typed import build
@@ -29,6 +30,7 @@ from placement.reactive import ReactiveSettings
 from placement.replay import ReplaySettings
 from placement.routing import RoutingSettings
 from placement.solve import solve
+from placement.stop_loss import StopLossSettings
 from placement.tally import ReplayTally
 from placement.trace import Holdings
 from tests.conftest import GREEDY, START_US, TinyHome
@@ -172,6 +174,39 @@ def test_comparison__every_row_says_what_it_moves_a_day(arena: Arena, run: Repla
     assert rule["moved_bytes_per_day"] == 2 * ordered > 0
     assert 0 <= rule["flapping_share"] <= 1
     assert "moved a day" in comparison_text([alone, cache, rule])
+    for row in (alone, cache, rule):  # every request belongs to an audience, and what the mesh served whole is its own
+        assert sum(group["requests"] for group in row["audiences"]) == len(arena.stretch.requests)
+        served = row["tier2_bytes"] + row["tier3_bytes"]
+        assert served - 1e8 <= sum(group["mesh_bytes"] for group in row["audiences"]) <= served
+    for group in cache["audiences"]:
+        assert group["mesh_bytes"] <= group["bound_bytes"] + 1
+
+
+def test_comparison__captured_share_of_the_clairvoyant_is_one_at_the_peak_too(arena: Arena, run: ReplayRun) -> None:
+    """The busiest hours are the same for every row, also for one that saw its first request late."""
+    none: Any = None
+    contest = Contest(arena, run, demand=none, churn=none, watch=lambda *_: None)
+    alone, best = play_row("cdn-alone", contest), replace(play_row("top-k", contest), row="clairvoyant")
+    done = Backtest(run, arena, [alone, best], demand=none, churn=none, digest="", seconds={})
+    peak = done.captured_share(best, at_peak=True)
+    assert done.account(best).requested_bytes == done.account(alone).requested_bytes
+    assert peak is not None
+    assert peak.value == pytest.approx(1.0)
+
+
+def test_places__save_together_what_the_row_saves(arena: Arena, run: ReplayRun) -> None:
+    """Money by place is the row's saving against the CDN alone; where the rule acts, nothing is supposed any more."""
+    none: Any = None
+    contest = Contest(arena, run, demand=none, churn=none, watch=lambda *_: None)
+    alone, rule = (play_row(row, contest) for row in ("cdn-alone", "top-k"))
+    done = Backtest(run, arena, [alone, rule], demand=none, churn=none, digest="", seconds={})
+    places = judged_places(done, rule, users={})
+    money = [sum(done.account(result).cost) for result in (alone, rule)]
+    assert sum(place.saved or 0.0 for place in places) == pytest.approx(money[0] - money[1])
+    assert all(place.verdict == "on" and place.saved_with_stop_loss == place.saved for place in places)
+    obeyed = replace(run, stop_loss=StopLossSettings(window_hours=1, retest_after_hours=1))
+    acting = judged_places(replace(done, run=obeyed), rule, users={})
+    assert all(place.saved_with_stop_loss is None for place in acting)
 
 
 def test_optimising_planner__the_truth_saves_more_than_it_moves(arena: Arena, run: ReplayRun) -> None:

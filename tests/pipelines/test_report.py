@@ -20,9 +20,11 @@ from models.events import DAY_US
 from models.maps import MapPop
 from models.quantities import Estimate
 from models.time_charts import BandSeries
+from pipelines.accounts import HourlyAccount
 from pipelines.movement import Movement
 from pipelines.report import headline, render
 from pipelines.report_data import (
+    Audience,
     Cause,
     Causes,
     ForecastPanel,
@@ -50,6 +52,7 @@ MOVED = Movement((("2026-03-06", 40_000_000_000), ("2026-03-07", 33_000_000_000)
 def method(name: str, role: Role, *, net: float, pushed: float, cost: float) -> MethodRow:
     """1,000 GB are requested; the clairvoyant row avoids half of them."""
     nodes = net * 1e12 + pushed
+    hourly = HourlyAccount(START_US, (500e9,) * 2, (net * 500e9,) * 2, (0.6 * cost, 0.4 * cost))
     return MethodRow(
         name,
         Estimate(net, net - 0.01, net + 0.01),
@@ -64,6 +67,9 @@ def method(name: str, role: Role, *, net: float, pushed: float, cost: float) -> 
         0.007,
         role,
         None if role == "reference" else MOVED,
+        hourly=hourly,
+        captured_peak=Estimate(net / 0.5 - 0.1),
+        audiences=(Audience("1", 2e11, 2e11 * net, 0.0), Audience("2", 8e11, 4e11, 4e11)),
     )
 
 
@@ -223,6 +229,61 @@ def test_render__savings_are_the_difference_of_the_costs_shown() -> None:
     rows = (dataclasses.replace(METHODS[0], cost=500.4), dataclasses.replace(METHODS[2], cost=310.6))
     cells = _cells(render(dataclasses.replace(full(), methods=rows)), "Premirror")
     assert (cells["Cost"], cells["Saved"]) == ("€ 311", "€ 189")
+
+
+def test_render__cumulative_money_ends_at_what_is_saved() -> None:
+    """500 - 310 = 190 in the table, in the sentence and at the end of the curve; what pushes more than it saves is below."""
+    html = render(full())
+    assert "Premirror: € 190 in 2 h." in Page(html).text
+    assert "Premirror € 190" in Page(html).text
+    assert "Clairvoyant € 250" in Page(html).text
+    bare = dataclasses.replace(full(), methods=tuple(dataclasses.replace(m, hourly=None) for m in METHODS))
+    assert "No figures by hour were recorded." in Page(render(bare)).text
+
+
+def test_render__captured_share_has_a_mean_and_a_peak() -> None:
+    """0.4 of 0.5 over all hours, ten points less in the busiest."""
+    cells = _cells(render(full()), "Premirror")
+    assert cells["all hours"].startswith("80.0 %")
+    assert cells["busiest hours"] == "70.0 %"
+
+
+def test_render__audiences_stand_beside_the_bound_of_who_waits() -> None:
+    """A fifth of the bytes is asked for once: a cache serves none of them, ours 40 %."""
+    html = render(full())
+    assert _cells(html, "Part of all bytes") == {"asked once": "20 %", "2 times": "80 %"}
+    assert _cells(html, "Bound, (N − 1) / N") == {"asked once": "0 %", "2 times": "50 %"}
+    assert _cells(html, "Premirror")["asked once"] == "40 %"
+    assert "20 % of the bytes are asked for once at their place; Premirror serves 40 % of them." in Page(html).text
+
+
+@pytest.mark.parametrize(
+    ("unserved", "sentence"),
+    [(144e9, "Together they are all bytes that the mesh did not serve: 100 %."), (288e9, "They name 50.0 % of")],
+)
+def test_render__causes_say_whether_they_are_complete(unserved: float, sentence: str) -> None:
+    """Three causes of 48 GB against what the mesh did not serve, counted without regard to causes."""
+    causes = full().causes
+    assert causes is not None
+    data = dataclasses.replace(full(), causes=dataclasses.replace(causes, unserved_bytes=unserved))
+    assert sentence in Page(render(data)).text
+
+
+def test_render__places_carry_the_verdict_of_the_stop_loss() -> None:
+    """What was saved, what would have been, and a ring where it is off."""
+    stopped = dataclasses.replace(
+        place("Berlin", 52.5, 13.4, 500), saved=-3.0, saved_with_stop_loss=-1.0, verdict="off since noon", flagged=True
+    )
+    on = dataclasses.replace(place("Paris", 48.9, 2.3, 500), saved=5.0, saved_with_stop_loss=5.0, verdict="on")
+    html = render(dataclasses.replace(full(), places=(on, stopped), stop_loss="Stop-loss: over 24 h."))
+    berlin = _cells(html, "Berlin")
+    assert (berlin["saved"], berlin["if stopped"], berlin["stop-loss"]) == ("−€ 3.00", "−€ 1.00", "off since noon")
+    text = Page(html).text
+    assert "The stop-loss says off at 1 place." in text
+    assert "Stop-loss: over 24 h." in text
+    assert "costs more than it saves, or is off" in text
+    obeyed = (dataclasses.replace(stopped, saved_with_stop_loss=None),)
+    assert "if stopped" not in _cells(render(dataclasses.replace(full(), places=obeyed)), "Berlin")
 
 
 def test_render__changes_read_as_on_the_card() -> None:
