@@ -17,8 +17,9 @@ from importlib.metadata import version
 
 import numpy as np
 
-from placement.caches import CacheReplay, CacheSettings, single_lru
+from placement.caches import CacheReplay, CacheSettings
 from placement.replay import Holdings, Replay, ReplayWorld, SegmentRequests
+from placement.single_cache import single_cache
 from placement.uptime import Uptime
 
 HOUR_US = 3_600_000_000
@@ -101,7 +102,7 @@ def main() -> None:
         "cdn_alone": lambda: Replay(world).play([requests]),
         f"plan_{options.candidates}_candidates": lambda: Replay(world).play([requests], [plan]),
         "lru_on_devices_every_miss": lambda: CacheReplay(world, CacheSettings("every_miss")).play([requests]),
-        "lru_single": lambda: single_lru(requests.segment, world.segment_bytes, capacity),
+        "lru_single": lambda: single_cache(requests.segment, world.segment_bytes, capacity),
         "libcachesim_lru_single": libcachesim_lru(requests, world, capacity),
     }
     rate = {name: len(requests) / cpu_seconds(work) for name, work in rows.items() if work is not None}

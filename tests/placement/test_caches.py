@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.caches import CacheReplay, CacheSettings, FillRule, single_lru
+from placement.caches import CacheReplay, CacheSettings, FillRule
 from placement.errors import ReplayError
 from placement.replay import ReplaySettings
+from placement.single_cache import single_cache
 from placement.tally import Cause
 from tests.placement.replay_worlds import DAY_S, MB, asked, random_world, tiny_world
 
@@ -43,7 +44,7 @@ def textbook_lru(segment: npt.NDArray[np.int32], sizes: npt.NDArray[np.int64], c
 def test_single_lru__equals_the_textbook(sizes: list[int], segment: list[int], capacity: int) -> None:
     """The lists inside the judge are an LRU, request for request, sizes and oversize included."""
     codes, size = np.array(segment, np.int32), np.array(sizes, np.int64)
-    assert single_lru(codes, size, capacity).tolist() == textbook_lru(codes, size, capacity)
+    assert single_cache(codes, size, capacity).tolist() == textbook_lru(codes, size, capacity)
 
 
 def test_single_lru__equals_libcachesim() -> None:
@@ -57,7 +58,7 @@ def test_single_lru__equals_libcachesim() -> None:
         request = library.Request()
         request.clock_time, request.obj_id, request.obj_size = i, key, 1
         hits.append(bool(cache.get(request)))
-    assert single_lru(segment, np.ones(500, np.int64), 50).tolist() == hits
+    assert single_cache(segment, np.ones(500, np.int64), 50).tolist() == hits
 
 
 def test_fill__every_miss_by_hand() -> None:
@@ -146,7 +147,7 @@ def test_pool__grows_without_being_seen() -> None:
         cache.move_to_end(key)
         if len(cache) > 3000:
             cache.popitem(last=False)
-    assert single_lru(segment, sizes, 3000).sum() == hits
+    assert single_cache(segment, sizes, 3000).sum() == hits
 
 
 def test_bad_settings__are_named() -> None:
