@@ -5,7 +5,8 @@ Built once from a tables folder; no planner sees it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from pipelines.store import (
     read_telemetry,
     read_world,
 )
+from placement.tally import ReplayTally
 from placement.tiers import TierSettings
 from placement.trace import ReplayWorld
 from placement.uptime import Uptime
@@ -38,7 +40,10 @@ TIER_DAYS = 7
 
 @dataclass(frozen=True)
 class Arena:
-    """Everything that a replay plays, and what planners may be given in time order."""
+    """Everything that a replay plays, and what planners may be given in time order.
+
+    `played` keeps what several rows share, by its settings; a copy with another world begins with none.
+    """
 
     scene: Scene
     world: ReplayWorld
@@ -47,6 +52,7 @@ class Arena:
     history: SessionHistory
     watch: WatchThrough
     facts: dict[str, object]
+    played: dict[Hashable, ReplayTally] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def read(cls, folder: Path, run: ReplayRun) -> Arena:

@@ -44,7 +44,6 @@ from placement.s3_fifo import (
     count_request,
     fresh_fifos,
     grown_fifos,
-    largest_bytes,
     put_first,
     recall,
     throw_out,
@@ -189,9 +188,8 @@ def _fresh_stock(world: ReplayWorld, caches: CacheSettings) -> Stock:
     keys = world.n_locations * world.n_segments
     fifo = caches.policy == "s3-fifo"
     fifos = fresh_fifos(world.storage_bytes if fifo else world.storage_bytes[:0], keys if fifo else 0)
-    largest = largest_bytes(fifos) if fifo else world.storage_bytes.astype(np.int64)
     asked = keys if caches.fill == "second_request" else 0
-    return Stock(fresh_shelf(keys), fifos, homes_of(world, largest), np.full(asked, ALWAYS_US, np.int64))
+    return Stock(fresh_shelf(keys), fifos, homes_of(world), np.full(asked, ALWAYS_US, np.int64))
 
 
 @kernel

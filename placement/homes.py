@@ -19,17 +19,16 @@ class Homes(NamedTuple):
     offsets: Int64  # (locations + 1,)
     device: Int64  # (devices,)
     storage_before: Float64  # (devices,) within the location
-    largest_bytes: Int64  # (sources,) the largest segment that the device takes
 
 
-def homes_of(world: ReplayWorld, largest: Int64) -> Homes:
+def homes_of(world: ReplayWorld) -> Homes:
     nodes = np.flatnonzero(world.tier != 1)
     nodes = nodes[np.argsort(world.location[nodes], kind="stable")]
     offsets = np.searchsorted(world.location[nodes], np.arange(world.n_locations + 1)).astype(np.int64)
     storage = world.storage_bytes[nodes].astype(np.float64)
     before = np.concatenate([[0.0], np.cumsum(storage)])
     starts = np.repeat(before[offsets[:-1]], np.diff(offsets))
-    return Homes(offsets, nodes.astype(np.int64), before[:-1] - starts, largest)
+    return Homes(offsets, nodes.astype(np.int64), before[:-1] - starts)
 
 
 @kernel
@@ -50,15 +49,14 @@ def device_for(mesh: Mesh, shelf: Shelf, homes: Homes, request: Request) -> int:
             high = middle - 1
     for step in range(last - first):
         source = homes.device[first + (low - first + step) % (last - first)]
-        if _can_take(mesh, shelf, homes, (source, request)):
+        if _can_take(mesh, shelf, source, request):
             return int(source)
     return -1
 
 
 @kernel
-def _can_take(mesh: Mesh, shelf: Shelf, homes: Homes, fill: tuple[int, Request]) -> bool:
-    source, request = fill
-    if mesh.segment_bytes[request.segment] > homes.largest_bytes[source]:
+def _can_take(mesh: Mesh, shelf: Shelf, source: int, request: Request) -> bool:
+    if mesh.segment_bytes[request.segment] > mesh.sources[source].storage_bytes:
         return False
     if mesh.sources[source].downlink_bps <= 0.0:
         return False

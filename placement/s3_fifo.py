@@ -7,9 +7,10 @@
             filled straight into main
 
 Main gives way while it is over its share or small is empty, else small does. Until a device throws out for the first
-time, what is new goes to main once small has its share. Requests are counted up to three. A segment as large as the
-small queue is never taken. These are the rules of libcachesim 0.3.5, request for request (Yang et al., "FIFO queues
-are all you need for cache eviction", SOSP 2023, with libcachesim's rule for a cache that is not full yet).
+time, what is new goes to main once small has its share. Requests are counted up to three. These are the rules of
+libcachesim 0.3.5, request for request (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023, with
+libcachesim's rule for a cache that is not full yet), but for one: libcachesim refuses a segment as large as the small
+queue, which would shut most segments out of devices that hold a few; here it is taken like any other.
 
 A slot of the pool (`placement/shelf.py`) holds a copy, or remembers a key; the slot of a copy that leaves the small
 queue becomes that of its key, so that a fill never takes more than one slot.
@@ -63,12 +64,6 @@ def grown_fifos(fifos: Fifos, added: int) -> Fifos:
         requests=np.concatenate([fifos.requests, np.zeros(added, np.int8)]),
         rememberer=np.concatenate([fifos.rememberer, np.full(added, -1, np.int32)]),
     )
-
-
-def largest_bytes(fifos: Fifos) -> Int64:
-    """The largest segment that each device takes. (sources,)"""
-    largest: Int64 = fifos.queues["share_bytes"][:, SMALL] - 1
-    return largest
 
 
 @kernel
