@@ -244,7 +244,7 @@ def _play(
 
 
 def _book_requests(ledger: Ledger, trace: SegmentRequests, hits: Bool, tier1_bps: float) -> None:
-    world, at_us, location = ledger.world, trace.ts_us, trace.location
+    world, at_us, location = ledger.world, trace.ts_us, trace.location.astype(np.int64)
     latency_us = np.where(hits, _node_rtt_us(world)[location], _pop_rtt_us(world)[location])
     transfer_us = latency_us + np.ceil(trace.bytes * 8e6 / tier1_bps).astype(np.int64)
     missed, failed = np.where(hits, 0, trace.bytes), ~hits & (world.pop[location] < 0)
@@ -260,7 +260,7 @@ def _book_requests(ledger: Ledger, trace: SegmentRequests, hits: Bool, tier1_bps
     ):
         ledger.add(column, at_us, location, amount)
     for bins, duration_us in zip(ledger.sums.bins, (latency_us, transfer_us), strict=True):
-        _count_bins(bins, location.astype(np.int64), duration_us / 1000.0)
+        _count_bins(bins, location, duration_us / 1000.0)
 
 
 @kernel
@@ -271,12 +271,12 @@ def _count_bins(bins: Int64, location: Int64, ms: Float64) -> None:
 
 def _book_fills(ledger: Ledger, trace: SegmentRequests, hits: Bool, filled: Bool, following: Int64) -> None:
     """A fill is wasted when the segment's next request misses again, or never comes: booked then, or at the end."""
-    sizes = ledger.world.segment_bytes[trace.segment]
-    ledger.add(PUSHED_BYTES, trace.ts_us[filled], trace.location[filled], sizes[filled])
+    sizes, location = ledger.world.segment_bytes[trace.segment], trace.location.astype(np.int64)
+    ledger.add(PUSHED_BYTES, trace.ts_us[filled], location[filled], sizes[filled])
     wasted = filled & ((following < 0) | ~hits[following])
     later = following[wasted]
     at_us = np.where(later < 0, trace.ts_us[-1], trace.ts_us[later])
-    ledger.add(WASTED_BYTES, at_us, trace.location[wasted], sizes[wasted])
+    ledger.add(WASTED_BYTES, at_us, location[wasted], sizes[wasted])
 
 
 def _pop_rtt_us(world: ReplayWorld) -> Int64:
