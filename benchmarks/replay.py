@@ -1,4 +1,4 @@
-"""How fast the judge plays: requests per second and core, beside libcachesim's LRU on the same trace.
+"""How fast the judge plays: requests per second and core, beside libcachesim's LRU and S3-FIFO on the same trace.
 
     python -m benchmarks.replay --requests 1000000 --candidates 8
 
@@ -13,15 +13,19 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 
+import libcachesim
 import numpy as np
 
-from placement.caches import CacheReplay, CacheSettings, single_lru
+from placement.caches import CachePolicy, CacheReplay, CacheSettings
 from placement.replay import Holdings, Replay, ReplayWorld, SegmentRequests
+from placement.single_cache import single_cache
 from placement.uptime import Uptime
 
 HOUR_US = 3_600_000_000
+POLICIES: dict[CachePolicy, str] = {"lru": "lru", "s3-fifo": "s3_fifo"}
 N_LOCATIONS, N_POPS, N_NODES, N_SEGMENTS = 29, 6, 1800, 50_000
 
 
@@ -70,12 +74,10 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return min(spent)
 
 
-def libcachesim_lru(requests: SegmentRequests, world: ReplayWorld, capacity: int) -> Callable[[], object] | None:
-    """The same requests through libcachesim's LRU, one call each from Python, as its users do; None without it."""
-    try:
-        import libcachesim
-    except ImportError:
-        return None
+def libcachesim_cache(
+    policy: CachePolicy, requests: SegmentRequests, world: ReplayWorld, capacity: int
+) -> Callable[[], object]:
+    """The same requests through libcachesim, one call each from Python, as its users do."""
     wanted = []
     for i, segment in enumerate(requests.segment.tolist()):
         request = libcachesim.Request()
@@ -83,7 +85,7 @@ def libcachesim_lru(requests: SegmentRequests, world: ReplayWorld, capacity: int
         wanted.append(request)
 
     def play() -> int:
-        cache = libcachesim.LRU(cache_size=capacity)
+        cache = {"lru": libcachesim.LRU, "s3-fifo": libcachesim.S3FIFO}[policy](cache_size=capacity)
         return sum(map(cache.get, wanted))
 
     return play
@@ -97,23 +99,30 @@ def main() -> None:
     world, requests = busy_day(options.requests, seed=0)
     plan = copies_of_the_head(world, options.candidates)
     capacity = 10**9
-    rows: dict[str, Callable[[], object] | None] = {
+    rows: dict[str, Callable[[], object]] = {
         "cdn_alone": lambda: Replay(world).play([requests]),
         f"plan_{options.candidates}_candidates": lambda: Replay(world).play([requests], [plan]),
         "lru_on_devices_every_miss": lambda: CacheReplay(world, CacheSettings("every_miss")).play([requests]),
-        "lru_single": lambda: single_lru(requests.segment, world.segment_bytes, capacity),
-        "libcachesim_lru_single": libcachesim_lru(requests, world, capacity),
+        "s3_fifo_on_devices_every_miss": lambda: CacheReplay(world, CacheSettings("every_miss", policy="s3-fifo")).play(
+            [requests]
+        ),
     }
-    rate = {name: len(requests) / cpu_seconds(work) for name, work in rows.items() if work is not None}
-    ratio = rate["lru_single"] / rate["libcachesim_lru_single"] if "libcachesim_lru_single" in rate else None
+    for policy, name in POLICIES.items():
+        rows[f"{name}_single"] = partial(single_cache, requests.segment, world.segment_bytes, capacity, policy)
+        rows[f"libcachesim_{name}_single"] = libcachesim_cache(policy, requests, world, capacity)
+    rate = {name: len(requests) / cpu_seconds(work) for name, work in rows.items()}
+    ratios = {
+        f"{name}_single_over_libcachesim": rate[f"{name}_single"] / rate[f"libcachesim_{name}_single"]
+        for name in POLICIES.values()
+    }
     print(
         json.dumps(
             {
                 "requests": len(requests),
                 "requests_per_cpu_second": {name: round(value) for name, value in rate.items()},
-                "lru_single_over_libcachesim": ratio,
+                **ratios,
                 "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
-                "versions": {name: version(name) for name in ("numba", "numpy")},
+                "versions": {name: version(name) for name in ("libcachesim", "numba", "numpy")},
             },
             indent=2,
         )

@@ -5,7 +5,8 @@ Built once from a tables folder; no planner sees it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from pipelines.store import (
     read_world,
 )
 from placement.audience import AudienceSizes
+from placement.tally import ReplayTally
 from placement.tiers import TierSettings
 from placement.trace import ReplayWorld
 from placement.uptime import Uptime
@@ -40,7 +42,10 @@ TIER_DAYS = 7
 
 @dataclass(frozen=True)
 class Arena:
-    """Everything that a replay plays, and what planners may be given in time order."""
+    """Everything that a replay plays, and what planners may be given in time order.
+
+    `played` keeps what several rows share, by its settings; a copy with another world begins with none.
+    """
 
     scene: Scene
     world: ReplayWorld
@@ -49,6 +54,7 @@ class Arena:
     history: SessionHistory
     watch: WatchThrough
     facts: dict[str, object]
+    played: dict[Hashable, ReplayTally] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def audiences(self) -> AudienceSizes:

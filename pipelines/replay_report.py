@@ -12,6 +12,7 @@ from models.errors import RegistryError
 from models.maps import MapPop
 from models.quantities import format_count, format_instant, format_share
 from models.registry import MODEL_NAMES, Registry
+from pipelines.cache_rows import POOLED_FREE, POOLED_LIMIT, POOLED_PAID
 from pipelines.churn_words import TELEMETRY_LIMIT
 from pipelines.config import microseconds
 from pipelines.contest import Result
@@ -269,6 +270,8 @@ def _limits(done: Backtest) -> tuple[str, ...]:
         limits.append("Columns listed as modelled follow a written rule (world.json), not a measurement.")
     if any(str(name).startswith("telemetry") for name in modelled):
         limits.append(TELEMETRY_LIMIT)
+    if any(result.row in POOLED_PAID or result.row in POOLED_FREE for result in done.results):
+        limits.append(POOLED_LIMIT)
     return (*limits, *done.fallbacks())
 
 

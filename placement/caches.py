@@ -1,11 +1,11 @@
-"""Reactive caches on the same devices: least recently used first out, on storage, uplinks and churn of the same world.
+"""Reactive caches on the same devices, on storage, uplinks and churn of the same world.
 
 A request that finds no live copy in its location is served by tier 1 and may fill one device of the location. Which
 one is decided by a hash of the segment, in proportion to storage (the first device from there that is on, has room
 for the segment at all and does not hold it): every device sees its own part of the contents, so that together they
-work as one cache. Each device throws out what was used longest ago. A device that is off keeps what it holds; its
-contents are filled elsewhere meanwhile and both copies serve when it returns. Overload of all holders counts as a
-miss and fills one more device, one at a time.
+work as one cache. Each device throws out by its policy: `lru` what was used longest ago, `s3-fifo` by the queues of
+`placement/s3_fifo.py`. A device that is off keeps what it holds; its contents are filled elsewhere meanwhile and both
+copies serve when it returns. Overload of all holders counts as a miss and fills one more device, one at a time.
 
 Three rules of filling, after which everything else is the same:
 
@@ -24,6 +24,7 @@ import numpy as np
 
 from placement.copybook import push_times
 from placement.errors import ReplayError
+from placement.homes import Homes, device_for, homes_of
 from placement.ledger import Ledger
 from placement.mesh import (
     Mesh,
@@ -35,28 +36,40 @@ from placement.mesh import (
     fresh_mesh,
     kernel,
 )
-from placement.problem import Bool, Float64, Int8, Int32, Int64
+from placement.problem import Float64, Int8, Int32, Int64
 from placement.replay import Columns, Served, columns_of
 from placement.routing import RoutingSettings
-from placement.shelf import Shelf, drop, fresh_shelf, gather, grown_shelf, put, touch
+from placement.s3_fifo import (
+    Fifos,
+    count_request,
+    fresh_fifos,
+    grown_fifos,
+    put_first,
+    recall,
+    throw_out,
+)
+from placement.shelf import Shelf, drop_oldest, fresh_shelf, gather, grown_shelf, put, touch
 from placement.tally import HOUR_US, PUSHED_BYTES, WASTED_BYTES, Cause, ReplayTally
 from placement.trace import ReplayWorld, SegmentRequests
-from placement.transfers import UNSEEN, book, try_mesh, uniform, unserved, up_row
-from placement.uptime import ALWAYS_US, Uptime
+from placement.transfers import UNSEEN, book, try_mesh, unserved
+from placement.uptime import ALWAYS_US
 
 FillRule = Literal["every_miss", "second_request", "free"]
+CachePolicy = Literal["lru", "s3-fifo"]
 NOT_FORECAST = int(Cause.NOT_FORECAST)
 IN_TRANSIT = int(Cause.IN_TRANSIT)
 
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """When a miss fills a device."""
+    """When a miss fills a device, and what it then throws out."""
 
     fill: FillRule = "every_miss"
     """Rule of filling: every_miss and second_request are paid by tier 1, free is not."""
     admission_window_hours: float = 24.0
     """With second_request: how long ago the earlier request may lie, in hours."""
+    policy: CachePolicy = "lru"
+    """What a device throws out: lru what was used longest ago, s3-fifo what was hardly asked for while it was new."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -64,16 +77,27 @@ class CacheSettings:
             problems.append(f"Expected fill 'every_miss', 'second_request' or 'free', got {self.fill!r}.")
         if not 0 < self.admission_window_hours < float("inf"):
             problems.append(f"Expected admission_window_hours > 0, got {self.admission_window_hours!r}.")
+        if self.policy not in ("lru", "s3-fifo"):
+            problems.append(f"Expected policy 'lru' or 's3-fifo', got {self.policy!r}.")
         if problems:
             raise ReplayError("The cache settings cannot be used:", problems)
 
 
-class Homes(NamedTuple):
-    """The devices of each location, and the storage before each."""
+class Rule(NamedTuple):
+    """Settings as numbers."""
 
-    offsets: Int64  # (locations + 1,)
-    device: Int64  # (devices,)
-    storage_before: Float64  # (devices,) within the location
+    window_us: int
+    paid: bool
+    fifo: bool
+
+
+class Stock(NamedTuple):
+    """What the devices hold, by which lists, and what was asked for when."""
+
+    shelf: Shelf
+    fifos: Fifos  # without slots where least recently used goes first
+    homes: Homes
+    last_asked_us: Int64  # (locations * segments,) with second_request, else empty
 
 
 class CacheReplay:
@@ -91,14 +115,10 @@ class CacheReplay:
         self.world = world
         self._caches = caches or CacheSettings()
         mesh = fresh_mesh(world, settings or ReplaySettings(), routing or RoutingSettings(), seed)
-        self._homes = _homes(world)
-        most = int(np.diff(self._homes.offsets).max(initial=1))
+        self._stock = _fresh_stock(world, self._caches)
+        most = int(np.diff(self._stock.homes.offsets).max(initial=1))
         self._mesh = mesh._replace(candidates=fresh_candidates(most))
         self._ledger = Ledger(world)
-        keys = world.n_locations * world.n_segments
-        asked = keys if self._caches.fill == "second_request" else 0
-        self._shelf = fresh_shelf(keys)
-        self._last_asked_us = np.full(asked, ALWAYS_US, np.int64)
         self._grow()
 
     def serve(self, requests: SegmentRequests) -> Served:
@@ -112,14 +132,14 @@ class CacheReplay:
             return served
         requests.check(self.world)
         start_hour_us = self._ledger.open_for(requests)
-        window_us = round(self._caches.admission_window_hours * HOUR_US)
         done = 0
         while done < len(requests):
             done = _serve_all(
                 self._mesh,
-                (self._shelf, self._homes, self._last_asked_us),
+                self._stock,
                 (columns_of(requests), done),
-                (start_hour_us, self._ledger.requests_seen, window_us, self._caches.fill != "free"),
+                (start_hour_us, self._ledger.requests_seen),
+                self._rule(),
                 self._ledger.sums,
                 (served.source, served.cause, served.latency_ms),
             )
@@ -148,83 +168,68 @@ class CacheReplay:
         """Bytes that each source holds or is being sent. (sources,)"""
         return np.ascontiguousarray(self._mesh.sources["held_bytes"])
 
+    def _rule(self) -> Rule:
+        caches = self._caches
+        window_us = round(caches.admission_window_hours * HOUR_US)
+        return Rule(window_us, caches.fill != "free", caches.policy == "s3-fifo")
+
     def _grow(self) -> None:
         """Doubles the pool of slots; what it can come to is bounded by the devices' storage."""
         before = len(self._mesh.copies)
         fresh = fresh_copies(max(before, 1024))
         fresh["source"] = -1
         self._mesh = self._mesh._replace(copies=np.concatenate([self._mesh.copies, fresh]))
-        self._shelf = grown_shelf(self._shelf, len(fresh))
+        self._stock = self._stock._replace(
+            shelf=grown_shelf(self._stock.shelf, len(fresh)), fifos=grown_fifos(self._stock.fifos, len(fresh))
+        )
 
 
-def single_lru(segment: Int32, segment_bytes: Int64, capacity_bytes: int) -> Bool:
-    """Hits of one cache that fills on every miss, is always on and sends in no time: the textbook's LRU.
-
-    Args:
-        segment: segment code of each request. (requests,)
-        segment_bytes: size of each segment. (segments,)
-        capacity_bytes: size of the cache; larger segments are never held.
-    """
-    world = ReplayWorld(
-        segment_bytes=np.asarray(segment_bytes, np.int64),
-        location=np.zeros(2, np.int32),
-        tier=np.array([1, 2], np.int8),
-        uplink_bps=np.full(2, np.inf),
-        downlink_bps=np.full(2, np.inf),
-        storage_bytes=np.array([0, capacity_bytes], np.int64),
-        rtt_ms=np.ones((1, 2), np.float32),
-        distance_km=np.ones((1, 2), np.float32),
-        reach=np.ones((1, 2), np.bool_),
-        uptime=Uptime.always(2),
-        egress_cost_per_gb=np.zeros(2),
-    )
-    codes = np.asarray(segment, np.int32)
-    zeros = np.zeros(len(codes), np.int64)
-    requests = SegmentRequests(zeros, codes, zeros.astype(np.int32), world.segment_bytes[codes])
-    hits: Bool = CacheReplay(world).serve(requests).source == 1
-    return hits
-
-
-def _homes(world: ReplayWorld) -> Homes:
-    nodes = np.flatnonzero(world.tier != 1)
-    nodes = nodes[np.argsort(world.location[nodes], kind="stable")]
-    offsets = np.searchsorted(world.location[nodes], np.arange(world.n_locations + 1)).astype(np.int64)
-    storage = world.storage_bytes[nodes].astype(np.float64)
-    before = np.concatenate([[0.0], np.cumsum(storage)])
-    starts = np.repeat(before[offsets[:-1]], np.diff(offsets))
-    return Homes(offsets, nodes.astype(np.int64), before[:-1] - starts)
+def _fresh_stock(world: ReplayWorld, caches: CacheSettings) -> Stock:
+    keys = world.n_locations * world.n_segments
+    fifo = caches.policy == "s3-fifo"
+    fifos = fresh_fifos(world.storage_bytes if fifo else world.storage_bytes[:0], keys if fifo else 0)
+    asked = keys if caches.fill == "second_request" else 0
+    return Stock(fresh_shelf(keys), fifos, homes_of(world), np.full(asked, ALWAYS_US, np.int64))
 
 
 @kernel
 def _serve_all(
     mesh: Mesh,
-    state: tuple[Shelf, Homes, Int64],
+    stock: Stock,
     work: tuple[Columns, int],
-    origin: tuple[int, int, int, bool],
+    origin: tuple[int, int],
+    rule: Rule,
     sums: Sums,
     served: tuple[Int32, Int8, Float64],
 ) -> int:
     """Serves from request work[1] on; gives how many are done, fewer than all when the pool of slots is used up."""
-    shelf, homes, last_asked_us = state
     columns, begin = work
     for i in range(begin, len(columns[0])):
-        if shelf.free[0] < 0:
+        if stock.shelf.free[0] < 0:
             return i
         ts_us, segment, location = int(columns[0][i]), int(columns[1][i]), int(columns[2][i])
         hour = (ts_us - origin[0]) // HOUR_US
         request = Request(ts_us, segment, location, int(columns[3][i]), origin[1] + i, hour)
         key = location * len(mesh.segment_bytes) + segment
-        n = gather(mesh.candidates, shelf, key)
+        n = gather(mesh.candidates, stock.shelf, key, 0)
         done = try_mesh(mesh, n, request)
         if done.cause == UNSEEN:
             done = unserved(NOT_FORECAST)
         source, latency_us = book(mesh, done, request, sums)
         served[0][i], served[1][i], served[2][i] = source, done.cause, latency_us / 1000.0
         if done.slot >= 0:
-            touch(mesh, shelf, done.slot)
-        elif done.cause != IN_TRANSIT and _admits(last_asked_us, key, ts_us, origin[2]):
-            _fill(mesh, shelf, homes, request, (sums.cells[hour, location], origin[3]))
+            _use(mesh, stock, rule, done.slot)
+        elif done.cause != IN_TRANSIT and _admits(stock.last_asked_us, key, ts_us, rule.window_us):
+            _fill(mesh, stock, rule, request, sums.cells[hour, location])
     return len(columns[0])
+
+
+@kernel
+def _use(mesh: Mesh, stock: Stock, rule: Rule, slot: int) -> None:
+    if rule.fifo:
+        count_request(stock.fifos, slot)
+    else:
+        touch(mesh, stock.shelf, slot)
 
 
 @kernel
@@ -238,60 +243,35 @@ def _admits(last_asked_us: Int64, key: int, ts_us: int, window_us: int) -> bool:
 
 
 @kernel
-def _fill(mesh: Mesh, shelf: Shelf, homes: Homes, request: Request, booking: tuple[Int64, bool]) -> None:
+def _fill(mesh: Mesh, stock: Stock, rule: Rule, request: Request, cell: Int64) -> None:
     """Sends the segment to one device of the location, if there is one for it."""
-    cell, paid = booking
-    size = mesh.segment_bytes[request.segment]
-    source = _device_for(mesh, shelf, homes, request)
+    source = device_for(mesh, stock.shelf, stock.homes, request)
     if source < 0:
         return
-    while mesh.sources[source].held_bytes + size > mesh.sources[source].storage_bytes:
-        oldest = mesh.sources[source].tail
-        if paid and mesh.copies[oldest].served_bytes == 0:
-            cell[WASTED_BYTES] += mesh.segment_bytes[mesh.copies[oldest].segment]
-        drop(mesh, shelf, oldest)
+    size = mesh.segment_bytes[request.segment]
+    key = request.location * len(mesh.segment_bytes) + request.segment
+    known = rule.fifo and recall(mesh, stock.shelf, stock.fifos, (key, source))
+    unused = _make_room(mesh, stock, rule, source, size)
     from_us = max(request.ts_us, mesh.sources[source].downlink_us)
     _, ready_us = push_times(mesh, source, request.segment, from_us)
     mesh.sources[source].downlink_us = ready_us
-    if paid:
+    if rule.paid:
         cell[PUSHED_BYTES] += size
-    put(mesh, shelf, request.location, (request.segment, source, ready_us))
+        cell[WASTED_BYTES] += unused
+    copy = (request.segment, source, ready_us)
+    if rule.fifo:
+        put_first(mesh, stock.shelf, stock.fifos, request.location, copy, known)
+    else:
+        put(mesh, stock.shelf, request.location, copy)
 
 
 @kernel
-def _device_for(mesh: Mesh, shelf: Shelf, homes: Homes, request: Request) -> int:
-    """The first device from the segment's place on the location's ring of storage that can take it; -1 if none."""
-    first, last = homes.offsets[request.location], homes.offsets[request.location + 1]
-    if first == last:
-        return -1
-    end = homes.device[last - 1]
-    total = homes.storage_before[last - 1] + mesh.sources[end].storage_bytes
-    place = uniform(np.uint64(0), request.segment, 0) * total
-    low, high = first, last - 1
-    while low < high:
-        middle = (low + high + 1) // 2
-        if homes.storage_before[middle] <= place:
-            low = middle
+def _make_room(mesh: Mesh, stock: Stock, rule: Rule, source: int, size: int) -> int:
+    """Throws out until the device has room for so many bytes; gives the bytes thrown out that never served."""
+    unused = 0
+    while mesh.sources[source].held_bytes + size > mesh.sources[source].storage_bytes:
+        if rule.fifo:
+            unused += throw_out(mesh, stock.shelf, stock.fifos, source)
         else:
-            high = middle - 1
-    for step in range(last - first):
-        source = homes.device[first + (low - first + step) % (last - first)]
-        if _can_take(mesh, shelf, source, request):
-            return int(source)
-    return -1
-
-
-@kernel
-def _can_take(mesh: Mesh, shelf: Shelf, source: int, request: Request) -> bool:
-    if mesh.segment_bytes[request.segment] > mesh.sources[source].storage_bytes:
-        return False
-    if mesh.sources[source].downlink_bps <= 0.0:
-        return False
-    if up_row(mesh.sources, mesh.intervals, source, request.ts_us) < 0:
-        return False
-    slot = shelf.first_copy[request.location * len(mesh.segment_bytes) + request.segment]
-    while slot >= 0:
-        if mesh.copies[slot].source == source:
-            return False
-        slot = shelf.sibling[slot]
-    return True
+            unused += drop_oldest(mesh, stock.shelf, source)
+    return unused

@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from placement.mesh import Records, kernel
+from placement.mesh import Mesh, Request, kernel
 from placement.problem import Float64, Int64
+from placement.shelf import Shelf
 from placement.trace import ReplayWorld
-from placement.transfers import uniform
+from placement.transfers import uniform, up_row
 
 
 class Homes(NamedTuple):
@@ -53,7 +54,34 @@ def first_home(homes: Homes, location: int, segment: int) -> int:
 
 
 @kernel
-def may_take(sources: Records, source: int, n_bytes: int) -> bool:
-    """Whether a device may receive a segment of this size at all."""
-    node = sources[source]
-    return bool(node.eligible and n_bytes <= node.storage_bytes and node.downlink_bps > 0.0)
+def device_for(mesh: Mesh, shelf: Shelf, homes: Homes, request: Request) -> int:
+    """The first device from the segment's place on the ring that is up and can take it; -1 if none."""
+    first, last = homes.offsets[request.location], homes.offsets[request.location + 1]
+    at = first_home(homes, request.location, request.segment)
+    for _ in range(last - first):
+        source = homes.device[at]
+        if can_take(mesh, source, request) and not holds(mesh, shelf, source, request):
+            return int(source)
+        at = at + 1 if at + 1 < last else first
+    return -1
+
+
+@kernel
+def can_take(mesh: Mesh, source: int, request: Request) -> bool:
+    """Whether the device is up and has room for the segment at all."""
+    if mesh.segment_bytes[request.segment] > mesh.sources[source].storage_bytes:
+        return False
+    if mesh.sources[source].downlink_bps <= 0.0:
+        return False
+    return bool(up_row(mesh.sources, mesh.intervals, source, request.ts_us) >= 0)
+
+
+@kernel
+def holds(mesh: Mesh, shelf: Shelf, source: int, request: Request) -> bool:
+    """Whether the device keeps the segment on its shelf."""
+    slot = shelf.first_copy[request.location * len(mesh.segment_bytes) + request.segment]
+    while slot >= 0:
+        if mesh.copies[slot].source == source:
+            return True
+        slot = shelf.sibling[slot]
+    return False

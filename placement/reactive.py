@@ -23,15 +23,15 @@ import numpy.typing as npt
 
 from placement.copybook import push_times
 from placement.errors import ReplayError
-from placement.homes import Homes, first_home, homes_of, may_take
+from placement.homes import Homes, can_take, first_home, holds, homes_of
 from placement.mesh import Mesh, Records, ReplaySettings, Request, Sums, fresh_candidates, fresh_copies, kernel
 from placement.problem import Float64, Int8, Int32, Int64
 from placement.replay import Columns, Replay, Served, cause_of_unseen, columns_of
 from placement.routing import RoutingSettings
-from placement.shelf import Shelf, drop, fresh_shelf, grown_shelf, put, touch
+from placement.shelf import Shelf, drop, drop_oldest, fresh_shelf, gather, grown_shelf, put, touch
 from placement.tally import HOUR_US, PUSHED_BYTES, WASTED_BYTES, Cause, ReplayTally
 from placement.trace import Holdings, ReplayWorld, SegmentRequests
-from placement.transfers import UNSEEN, book, try_mesh, unserved, up_row
+from placement.transfers import UNSEEN, book, try_mesh, unserved
 from placement.uptime import ALWAYS_US
 
 Float32 = npt.NDArray[np.float32]
@@ -231,7 +231,7 @@ def _serve_all(
         request = Request(ts_us, segment, location, int(columns[3][i]), origin[1] + i, hour)
         planned = _planned(mesh, offsets, slots, segment)
         key = location * len(mesh.segment_bytes) + segment
-        done = try_mesh(mesh, _kept(mesh, shelf, key, planned), request)
+        done = try_mesh(mesh, gather(mesh.candidates, shelf, key, planned), request)
         if done.cause == UNSEEN:
             done = unserved(cause_of_unseen(forecast, segment * len(mesh.pop) + location))
         source, latency_us = book(mesh, done, request, sums)
@@ -254,17 +254,6 @@ def _planned(mesh: Mesh, offsets: Int64, slots: int, segment: int) -> int:
 
 
 @kernel
-def _kept(mesh: Mesh, shelf: Shelf, key: int, n: int) -> int:
-    """Adds the copies that passed through; how many candidates there are now."""
-    slot = shelf.first_copy[key]
-    while slot >= 0:
-        mesh.candidates[n].slot = slot
-        n += 1
-        slot = shelf.sibling[slot]
-    return n
-
-
-@kernel
 def _count(passing: Passing, key: int, ts_us: int, half_life_us: float) -> float:
     """Recent requests that tier 1 served, with this one."""
     count = 1.0
@@ -283,7 +272,7 @@ def _keep(mesh: Mesh, shelf: Shelf, homes: Homes, request: Request, rest: tuple[
     if source < 0:
         return
     while mesh.sources[source].held_bytes + size > mesh.sources[source].storage_bytes:
-        cell[WASTED_BYTES] += _throw_out(mesh, shelf, source)
+        cell[WASTED_BYTES] += drop_oldest(mesh, shelf, source)
     from_us = max(request.ts_us, mesh.sources[source].downlink_us)
     _, ready_us = push_times(mesh, source, request.segment, from_us)
     mesh.sources[source].downlink_us = ready_us
@@ -292,49 +281,33 @@ def _keep(mesh: Mesh, shelf: Shelf, homes: Homes, request: Request, rest: tuple[
 
 
 @kernel
-def _throw_out(mesh: Mesh, shelf: Shelf, source: int) -> int:
-    """Drops what the device used longest ago; its bytes if it never served, else 0."""
-    oldest = mesh.sources[source].tail
-    wasted = 0
-    if mesh.copies[oldest].served_bytes == 0:
-        wasted = int(mesh.segment_bytes[mesh.copies[oldest].segment])
-    drop(mesh, shelf, oldest)
-    return wasted
-
-
-@kernel
 def _taker(mesh: Mesh, shelf: Shelf, homes: Homes, request: Request, planned: int) -> int:
-    """The first device from the segment's place on the ring that is on, can take it and does not hold it; -1 if none."""
+    """The first device from the segment's place on the ring that can take and serve it and has it not; -1 if none."""
     first, last = homes.offsets[request.location], homes.offsets[request.location + 1]
     at = first_home(homes, request.location, request.segment)
     for _ in range(last - first):
         source = homes.device[at]
-        if _can_take(mesh, source, request) and not _holds(mesh, shelf, source, request, planned):
-            return int(source)
         at = at + 1 if at + 1 < last else first
+        if not can_take(mesh, source, request) or not _can_serve(mesh, source, request):
+            continue
+        if not _is_planned(mesh, source, planned) and not holds(mesh, shelf, source, request):
+            return int(source)
     return -1
 
 
 @kernel
-def _can_take(mesh: Mesh, source: int, request: Request) -> bool:
-    if not may_take(mesh.sources, source, mesh.segment_bytes[request.segment]):
-        return False
-    if mesh.sources[source].uplink_bps <= 0.0 or mesh.sources[source].busy_us > request.ts_us:
-        return False
-    return bool(up_row(mesh.sources, mesh.intervals, source, request.ts_us) >= 0)
+def _can_serve(mesh: Mesh, source: int, request: Request) -> bool:
+    """Whether a copy there would be of use now: the device may serve, and its uplink is idle."""
+    node = mesh.sources[source]
+    return bool(node.eligible and node.uplink_bps > 0.0 and node.busy_us <= request.ts_us)
 
 
 @kernel
-def _holds(mesh: Mesh, shelf: Shelf, source: int, request: Request, planned: int) -> bool:
+def _is_planned(mesh: Mesh, source: int, planned: int) -> bool:
+    found = False
     for j in range(planned):
-        if mesh.copies[mesh.candidates[j].slot].source == source:
-            return True
-    slot = shelf.first_copy[request.location * len(mesh.segment_bytes) + request.segment]
-    while slot >= 0:
-        if mesh.copies[slot].source == source:
-            return True
-        slot = shelf.sibling[slot]
-    return False
+        found |= mesh.copies[mesh.candidates[j].slot].source == source
+    return found
 
 
 @kernel
@@ -348,4 +321,4 @@ def _shrink(mesh: Mesh, shelf: Shelf, wasted: Int64) -> None:
     """Throws out what is over each device's room; adds to the bytes wasted at its location. (locations,)"""
     for source in range(len(mesh.sources)):
         while mesh.sources[source].held_bytes > mesh.sources[source].storage_bytes:
-            wasted[mesh.sources[source].location] += _throw_out(mesh, shelf, source)
+            wasted[mesh.sources[source].location] += drop_oldest(mesh, shelf, source)

@@ -6,12 +6,14 @@ in use are in a free list. All links are slot numbers, so that nothing is alloca
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from placement.mesh import Mesh, Records, kernel
 from placement.problem import Int32, Int64
+
+Record = Any  # one record of an array, by reference
 
 
 class Shelf(NamedTuple):
@@ -45,8 +47,9 @@ def grown_shelf(shelf: Shelf, added: int) -> Shelf:
 
 
 @kernel
-def gather(candidates: Records, shelf: Shelf, key: int) -> int:
-    slot, n = shelf.first_copy[key], 0
+def gather(candidates: Records, shelf: Shelf, key: int, n: int) -> int:
+    """Puts the copies of a (location, segment) behind the first n candidates; how many there are then."""
+    slot = shelf.first_copy[key]
     while slot >= 0:
         candidates[n].slot = slot
         n += 1
@@ -57,65 +60,113 @@ def gather(candidates: Records, shelf: Shelf, key: int) -> int:
 @kernel
 def touch(mesh: Mesh, shelf: Shelf, slot: int) -> None:
     """Makes the slot its device's most recently used."""
-    source = mesh.copies[slot].source
-    if mesh.sources[source].head != slot:
-        _unlink(mesh.sources, shelf, slot, source)
-        _link(mesh.sources, shelf, slot, source)
+    device = mesh.sources[mesh.copies[slot].source]
+    if device.head != slot:
+        unlink(device, shelf, slot)
+        link(device, shelf, slot)
 
 
 @kernel
-def _link(sources: Records, shelf: Shelf, slot: int, source: int) -> None:
-    head = sources[source].head
+def link(ends: Record, shelf: Shelf, slot: int) -> None:
+    """Puts the slot at the head of the list that begins and ends in this record."""
+    head = ends.head
     shelf.newer[slot], shelf.older[slot] = -1, head
     if head >= 0:
         shelf.newer[head] = slot
     else:
-        sources[source].tail = slot
-    sources[source].head = slot
+        ends.tail = slot
+    ends.head = slot
 
 
 @kernel
-def _unlink(sources: Records, shelf: Shelf, slot: int, source: int) -> None:
+def unlink(ends: Record, shelf: Shelf, slot: int) -> None:
+    """Takes the slot out of its list."""
     newer, older = shelf.newer[slot], shelf.older[slot]
     if newer >= 0:
         shelf.older[newer] = older
     else:
-        sources[source].head = older
+        ends.head = older
     if older >= 0:
         shelf.newer[older] = newer
     else:
-        sources[source].tail = newer
+        ends.tail = newer
 
 
 @kernel
 def put(mesh: Mesh, shelf: Shelf, location: int, copy: tuple[int, int, int]) -> None:
     """Takes a free slot for a copy (segment, source, ready_us), as its device's most recently used."""
+    link(mesh.sources[copy[1]], shelf, place(mesh, shelf, location, copy))
+
+
+@kernel
+def place(mesh: Mesh, shelf: Shelf, location: int, copy: tuple[int, int, int]) -> int:
+    """As `put`, into none of the device's lists yet; gives the slot."""
     segment, source, ready_us = copy
     slot = shelf.free[0]
     shelf.free[0] = shelf.sibling[slot]
     mesh.copies[slot].segment, mesh.copies[slot].source = segment, source
     mesh.copies[slot].ready_us, mesh.copies[slot].served_bytes = ready_us, 0
-    key = location * len(mesh.segment_bytes) + segment
-    shelf.sibling[slot] = shelf.first_copy[key]
-    shelf.first_copy[key] = slot
+    chain(shelf.first_copy, shelf.sibling, location * len(mesh.segment_bytes) + segment, slot)
     mesh.sources[source].held_bytes += mesh.segment_bytes[segment]
-    _link(mesh.sources, shelf, slot, source)
+    return int(slot)
 
 
 @kernel
 def drop(mesh: Mesh, shelf: Shelf, slot: int) -> None:
     """Gives a copy up and its slot back."""
+    unlink(mesh.sources[mesh.copies[slot].source], shelf, slot)
+    remove(mesh, shelf, slot)
+    release(shelf, slot)
+
+
+@kernel
+def drop_oldest(mesh: Mesh, shelf: Shelf, source: int) -> int:
+    """Drops what the device used longest ago; gives its bytes if it never served, else 0."""
+    oldest = mesh.sources[source].tail
+    unused = unused_bytes(mesh, oldest)
+    drop(mesh, shelf, oldest)
+    return unused
+
+
+@kernel
+def unused_bytes(mesh: Mesh, slot: int) -> int:
+    """Size of the copy if it never served, else 0."""
+    if mesh.copies[slot].served_bytes > 0:
+        return 0
+    return int(mesh.segment_bytes[mesh.copies[slot].segment])
+
+
+@kernel
+def remove(mesh: Mesh, shelf: Shelf, slot: int) -> None:
+    """The copy is no longer held; its slot is in use still, and remembers the segment."""
     segment, source = np.int64(mesh.copies[slot].segment), mesh.copies[slot].source
     mesh.sources[source].held_bytes -= mesh.segment_bytes[segment]
-    _unlink(mesh.sources, shelf, slot, source)
     key = mesh.sources[source].location * len(mesh.segment_bytes) + segment
-    before, at = -1, shelf.first_copy[key]
-    while at != slot:
-        before, at = at, shelf.sibling[at]
-    if before < 0:
-        shelf.first_copy[key] = shelf.sibling[slot]
-    else:
-        shelf.sibling[before] = shelf.sibling[slot]
+    unchain(shelf.first_copy, shelf.sibling, key, slot)
     mesh.copies[slot].source = -1
+
+
+@kernel
+def release(shelf: Shelf, slot: int) -> None:
+    """Makes a slot free that is in no list and no chain."""
     shelf.sibling[slot] = shelf.free[0]
     shelf.free[0] = slot
+
+
+@kernel
+def chain(first: Int32, sibling: Int32, key: int, slot: int) -> None:
+    """Puts the slot first into the chain of the key."""
+    sibling[slot] = first[key]
+    first[key] = slot
+
+
+@kernel
+def unchain(first: Int32, sibling: Int32, key: int, slot: int) -> None:
+    """Takes the slot out of the chain of the key."""
+    before, at = -1, first[key]
+    while at != slot:
+        before, at = at, sibling[at]
+    if before < 0:
+        first[key] = sibling[slot]
+    else:
+        sibling[before] = sibling[slot]

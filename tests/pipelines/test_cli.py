@@ -70,7 +70,8 @@ def test_help__imports_nothing_heavy() -> None:
         "import sys; from typer.testing import CliRunner; from pipelines.cli import app\n"
         "done = CliRunner().invoke(app, ['--help']); assert done.exit_code == 0, done.output\n"
         "print(sorted({m.partition('.')[0] for m in sys.modules} & "
-        "{'torch', 'mlflow', 'lightning', 'pandas', 'duckdb', 'numpy', 'pydantic', 'ortools', 'numba', 'sklearn'}))"
+        "{'torch', 'mlflow', 'lightning', 'pandas', 'duckdb', 'numpy', 'pydantic', 'ortools', 'numba', 'sklearn', "
+        "'libcachesim'}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"

@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.caches import CacheReplay, CacheSettings, FillRule, single_lru
+from placement.caches import CachePolicy, CacheReplay, CacheSettings, FillRule
 from placement.errors import ReplayError
 from placement.replay import ReplaySettings
+from placement.single_cache import single_cache
 from placement.tally import Cause
 from tests.placement.replay_worlds import DAY_S, MB, asked, random_world, tiny_world
 
 RULES: tuple[FillRule, ...] = ("every_miss", "second_request", "free")
+POLICIES: tuple[CachePolicy, ...] = ("lru", "s3-fifo")
 
 
 def textbook_lru(segment: npt.NDArray[np.int32], sizes: npt.NDArray[np.int64], capacity: int) -> list[bool]:
@@ -40,24 +42,10 @@ def textbook_lru(segment: npt.NDArray[np.int32], sizes: npt.NDArray[np.int64], c
     segment=st.lists(st.integers(0, 11), max_size=150),
     capacity=st.integers(0, 30),
 )
-def test_single_lru__equals_the_textbook(sizes: list[int], segment: list[int], capacity: int) -> None:
+def test_single_cache__equals_the_textbook(sizes: list[int], segment: list[int], capacity: int) -> None:
     """The lists inside the judge are an LRU, request for request, sizes and oversize included."""
     codes, size = np.array(segment, np.int32), np.array(sizes, np.int64)
-    assert single_lru(codes, size, capacity).tolist() == textbook_lru(codes, size, capacity)
-
-
-def test_single_lru__equals_libcachesim() -> None:
-    """The field's own library counts the same misses on a Zipf trace of equal sizes."""
-    library = pytest.importorskip("libcachesim")
-    rng = np.random.default_rng(0)
-    segment = np.minimum(rng.zipf(1.3, 5000) - 1, 499).astype(np.int32)
-    cache = library.LRU(cache_size=50)
-    hits = []
-    for i, key in enumerate(segment.tolist()):
-        request = library.Request()
-        request.clock_time, request.obj_id, request.obj_size = i, key, 1
-        hits.append(bool(cache.get(request)))
-    assert single_lru(segment, np.ones(500, np.int64), 50).tolist() == hits
+    assert single_cache(codes, size, capacity).tolist() == textbook_lru(codes, size, capacity)
 
 
 def test_fill__every_miss_by_hand() -> None:
@@ -116,11 +104,17 @@ def test_overload__fills_one_more_device() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), rule=st.sampled_from(RULES), cut=st.integers(0, 400))
-def test_laws__of_conservation(seed: int, rule: FillRule, cut: int) -> None:
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rule=st.sampled_from(RULES),
+    policy=st.sampled_from(POLICIES),
+    cut=st.integers(0, 400),
+)
+def test_laws__of_conservation(seed: int, rule: FillRule, policy: CachePolicy, cut: int) -> None:
     """Bytes in are bytes out, causes explain the rest, storage holds, and a split is not seen in the numbers."""
     world, requests, _ = random_world(seed)
-    replay = CacheReplay(world, CacheSettings(rule), seed=seed)
+    caches = CacheSettings(rule, policy=policy)
+    replay = CacheReplay(world, caches, seed=seed)
     replay.serve(requests.rows(0, cut))
     assert np.all(replay.held_bytes()[world.tier != 1] <= world.storage_bytes[world.tier != 1])
     replay.serve(requests.rows(cut, 400))
@@ -130,7 +124,7 @@ def test_laws__of_conservation(seed: int, rule: FillRule, cut: int) -> None:
     nodes = world.tier != 1
     sendable = world.uptime.up_us(0, 10**12) * world.uplink_bps / 8e6
     assert np.all(tally.source_bytes[nodes] <= sendable[nodes] + 1)
-    whole = CacheReplay(world, CacheSettings(rule), seed=seed).play([requests])
+    whole = CacheReplay(world, caches, seed=seed).play([requests])
     assert whole.row() == tally.row()
 
 
@@ -146,7 +140,7 @@ def test_pool__grows_without_being_seen() -> None:
         cache.move_to_end(key)
         if len(cache) > 3000:
             cache.popitem(last=False)
-    assert single_lru(segment, sizes, 3000).sum() == hits
+    assert single_cache(segment, sizes, 3000).sum() == hits
 
 
 def test_bad_settings__are_named() -> None:
@@ -155,6 +149,8 @@ def test_bad_settings__are_named() -> None:
         CacheSettings(admission_window_hours=-1)
     with pytest.raises(ReplayError, match="got 'never'"):
         CacheSettings(fill="never")  # type: ignore[arg-type]
+    with pytest.raises(ReplayError, match="'lru' or 's3-fifo', got 'fifo'"):
+        CacheSettings(policy="fifo")  # type: ignore[arg-type]
     with pytest.raises(ReplayError, match="max_attempts >= 1, got 0"):
         ReplaySettings(max_attempts=0)
 
