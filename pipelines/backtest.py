@@ -21,6 +21,7 @@ from pipelines.planning import Copies, PlannedInstance, PlanningSettings, instan
 from pipelines.scene import Scene
 from placement.plan import Plan
 from placement.popularity import most_popular_copies
+from placement.problem import PlacementProblem
 from placement.replay import Replay, ReplaySettings
 from placement.routing import RoutingSettings
 from placement.solve import solve
@@ -39,7 +40,12 @@ class Planned:
 
 @dataclass(frozen=True)
 class PlanNote:
-    """What a plan was, for the report; `flapping_bytes` of those moved had been dropped within the 24 hours before."""
+    """What a plan was, for the report.
+
+    Attributes:
+        flapping_bytes: of those moved, what had been dropped within the 24 hours before.
+        by_prior: whether the demand model's prior answered in its place.
+    """
 
     at_us: int
     status: str
@@ -52,6 +58,7 @@ class PlanNote:
     seconds: float = 0.0
     flapping_bytes: int = 0
     method: str = ""
+    by_prior: bool = False
 
 
 class Planner(Protocol):
@@ -73,13 +80,18 @@ class OptimisingPlanner:
     def plan(self, at_us: int, held: Copies) -> Planned:
         started = time.perf_counter()
         expected = self._outlook.at(at_us)
-        planned = instance(self._scene, expected.demand, expected.nodes, held, settings=self._settings, at_us=at_us)
-        problem = planned.problem
+        settings = replace(self._settings, horizon_hours=expected.horizon_hours or self._settings.horizon_hours)
+        planned = instance(self._scene, expected.demand, expected.nodes, held, settings=settings, at_us=at_us)
+        plan = self.answer(planned.problem)
+        note = note_of(planned, plan, seconds=time.perf_counter() - started)
+        return Planned(planned.holdings(plan), planned.copies(plan), replace(note, by_prior=expected.by_prior))
+
+    def answer(self, problem: PlacementProblem) -> Plan:
+        """The solver's plan."""
         start = None if self._prices is None else self._prices.for_problem(problem)
         plan = solve(problem, seed=self._seed, start=start)
         self._prices = None if plan.prices is None else SourcePrices.of(problem, plan.prices)
-        note = note_of(planned, plan, seconds=time.perf_counter() - started)
-        return Planned(planned.holdings(plan), planned.copies(plan), note)
+        return plan
 
 
 class PopularityPlanner:

@@ -2,72 +2,114 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
+from models.demand.forecaster import DemandForecaster
 from pipelines.backtest import OptimisingPlanner, Planner, PopularityPlanner, roll
 from pipelines.contest import Contest, Player, Result
-from pipelines.outlook import ClairvoyantOutlook, ModelOutlook
+from pipelines.memo import RememberedPlanner
+from pipelines.outlook import ClairvoyantOutlook, ModelOutlook, Outlook
+from pipelines.patience import PatientOutlook
 from pipelines.popularity_outlooks import PopularityOutlook, YesterdayOutlook
 from pipelines.row_names import Row
+from placement.routing import RoutingSettings
 
 
-def _ours(row: Row, contest: Contest) -> Result:
-    outlook = model_outlook(contest)
-    planner = OptimisingPlanner(contest.arena.scene, outlook, contest.run.planning, seed=contest.run.seed)
-    return replace(_rolled(row, contest, planner), by_prior=len(outlook.by_prior_us))
+def play_ours(
+    row: Row,
+    contest: Contest,
+    *,
+    outlook: Outlook | None = None,
+    planner: Planner | None = None,
+    routing: RoutingSettings | None = None,
+) -> Result:
+    """Our models, our planner and our routing, or what stands in for one of them; all else is the same.
+
+    With our own outlook and planner, plans that another row of the contest made are played again.
+    """
+    if planner is None:
+        planner = optimising(contest, outlook or our_outlook(contest))
+        if outlook is None:
+            planner = RememberedPlanner(planner, contest.memo.book("ours"))
+    result = rolled(row, contest, planner, routing=routing)
+    return replace(result, by_prior=sum(note.by_prior for note in result.plans))
+
+
+def optimising(contest: Contest, outlook: Outlook) -> OptimisingPlanner:
+    """The optimiser under the run's limits."""
+    return OptimisingPlanner(contest.arena.scene, outlook, contest.run.planning, seed=contest.run.seed)
+
+
+def our_outlook(contest: Contest, *, horizon_hours: float | None = None) -> Outlook:
+    """The models' view of the arena, asked once whichever rows look."""
+    hours = horizon_hours or contest.run.planning.horizon_hours
+    return contest.memo.outlook(f"models, {hours:g} h", lambda: model_outlook(contest, horizon_hours=hours))
+
+
+def model_outlook(
+    contest: Contest, *, demand: DemandForecaster | None = None, horizon_hours: float | None = None
+) -> ModelOutlook:
+    """The models' view of the arena, with another demand model or horizon if one is given."""
+    arena, run = contest.arena, contest.run
+    hours = horizon_hours or run.planning.horizon_hours
+    return ModelOutlook(
+        arena.scene,
+        log=arena.log,
+        history=arena.history,
+        watch=arena.watch,
+        demand=demand or contest.demand,
+        churn=contest.churn,
+        settings=replace(run.planning, horizon_hours=hours),
+        trailing=run.trailing,
+    )
 
 
 def _clairvoyant(row: Row, contest: Contest) -> Result:
-    """Everything is known to it; how far ahead it had best plan is found by trying."""
-    played = [_rolled(row, contest, _all_knowing(contest, hours)) for hours in contest.run.clairvoyant_hours]
+    """Everything is known to it; how it had best look ahead is found by trying."""
+    outlooks = all_knowing(contest, contest.run.clairvoyant_hours)
+    return best_of([rolled(row, contest, optimising(contest, outlook)) for outlook in outlooks])
+
+
+def all_knowing(contest: Contest, hours: Iterable[float]) -> list[ClairvoyantOutlook]:
+    """The truth, all of some hours alike for each number of hours; and patiently, as far ahead as the most of them."""
+    hours, stretch = tuple(hours), contest.arena.stretch
+    truth = (contest.arena.scene, stretch.requests, contest.arena.world.uptime)
+    alike = [ClairvoyantOutlook(*truth, horizon_hours=each, end_us=stretch.end_us) for each in hours]
+    patient = PatientOutlook(*truth, every_hours=stretch.every_hours, horizon_hours=max(hours), end_us=stretch.end_us)
+    return [*alike, patient]
+
+
+def best_of(played: Iterable[Result]) -> Result:
+    """The result that saves most, net."""
     return max(played, key=lambda result: result.tally.net_avoided_bytes)
-
-
-def _all_knowing(contest: Contest, hours: float) -> Planner:
-    arena, run = contest.arena, contest.run
-    outlook = ClairvoyantOutlook(arena.scene, arena.stretch.requests, arena.world.uptime, horizon_hours=hours)
-    return OptimisingPlanner(arena.scene, outlook, replace(run.planning, horizon_hours=hours), seed=run.seed)
 
 
 def _popular(row: Row, contest: Contest) -> Result:
     arena, run = contest.arena, contest.run
     rule = YesterdayOutlook(arena, run) if row == "yesterday" else PopularityOutlook(arena, run)
     pushed_from = run.push_minimum_requests
-    return _rolled(row, contest, PopularityPlanner(arena.scene, rule, run.planning, push_minimum_requests=pushed_from))
+    return rolled(row, contest, PopularityPlanner(arena.scene, rule, run.planning, push_minimum_requests=pushed_from))
 
 
-def _rolled(row: Row, contest: Contest, planner: Planner) -> Result:
+def rolled(row: Row, contest: Contest, planner: Planner, *, routing: RoutingSettings | None = None) -> Result:
+    """The whole stretch, planned and played."""
     arena, run = contest.arena, contest.run
     tally, notes = roll(
         arena.world,
         arena.stretch,
         planner,
         replay_settings=run.replay,
-        routing=run.routing,
+        routing=routing or run.routing,
         seed=run.seed,
         watch=contest.watch,
     )
     return Result(row, tally, notes)
 
 
-def model_outlook(contest: Contest) -> ModelOutlook:
-    """The models' view of the arena."""
-    arena, run = contest.arena, contest.run
-    return ModelOutlook(
-        arena.scene,
-        log=arena.log,
-        history=arena.history,
-        watch=arena.watch,
-        demand=contest.demand,
-        churn=contest.churn,
-        settings=run.planning,
-        trailing=run.trailing,
-    )
-
-
 PLAN_ROWS: dict[Row, Player] = {
     "yesterday": _popular,
     "top-k": _popular,
-    "ours": _ours,
+    "ours": play_ours,
     "clairvoyant": _clairvoyant,
 }

@@ -30,11 +30,12 @@ from pipelines.errors import InputError, PipelineError
 from pipelines.home import Home
 from pipelines.inputs import Inputs
 from pipelines.jobs import iso, job_id
+from pipelines.memo import Memo
 from pipelines.movement import Movement
 from pipelines.provenance import code_commit, settings_digest
 from pipelines.report import render
 from pipelines.report_data import ReportData
-from pipelines.row_names import ROW_NAMES
+from pipelines.row_names import GROUP_OF, ROW_GROUPS, ROW_NAMES
 from pipelines.rows import play_row
 from pipelines.staging import staged_folder
 from pipelines.typed import flat
@@ -128,7 +129,7 @@ def backtest(run: ReplayRun, home: Home, console: Console) -> Backtest:
     demand = champions.demand(before, at_us=start_us)
     churn = champions.churn(arena.history.before(start_us), at_us=start_us)
     _refuse_leaks(home, start_us, demand, churn)
-    results = []
+    results, memo = [], Memo()
     with console.progress() as progress:
         for row in run.rows:
             began = time.perf_counter()
@@ -139,6 +140,7 @@ def backtest(run: ReplayRun, home: Home, console: Console) -> Backtest:
                 demand.model,
                 churn.model,
                 watch=lambda done, total, name=name: progress(name, done, total),  # type: ignore[misc]
+                memo=memo,
             )
             results.append(play_row(row, contest))
             seconds[row] = time.perf_counter() - began
@@ -224,7 +226,8 @@ def comparison(done: Backtest) -> list[dict[str, Any]]:
 
 
 def comparison_text(rows: list[dict[str, Any]]) -> str:
-    """The comparison as people read it."""
+    """The comparison as people read it, by kind of row."""
+    rows = sorted(rows, key=lambda row: list(ROW_GROUPS).index(GROUP_OF[row["row"]]))
     shown = []
     for row in rows:
         captured = row["captured_share"]
@@ -249,7 +252,19 @@ def comparison_text(rows: list[dict[str, Any]]) -> str:
                 "failed": f"{row['failed']:,}",
             }
         )
-    return table(shown, list(shown[0]))
+    return table(_under_headings([GROUP_OF[row["row"]] for row in rows], shown), list(shown[0]))
+
+
+def _under_headings(groups: list[str], lines: list[dict[str, str]]) -> list[dict[str, str]]:
+    """A heading before the lines of each group, where there are several groups."""
+    if len(set(groups)) < 2:
+        return lines
+    headed = []
+    for group, before, line in zip(groups, [None, *groups], lines, strict=False):
+        if group != before:
+            headed.append({**dict.fromkeys(line, ""), "method": group})
+        headed.append({**line, "method": f"  {line['method']}"})
+    return headed
 
 
 def _log(home: Home, run: ReplayRun, done: Backtest, value: dict[str, Any], folder: Path, console: Console) -> None:
