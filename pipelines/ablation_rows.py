@@ -102,11 +102,11 @@ def _perfect_demand(row: Row, contest: Contest) -> Result:
 def _perfect_churn(row: Row, contest: Contest) -> Result:
     """Where a horizon was not fitted, the demand model cannot look so far."""
     fitted = contest.demand.settings.horizons_hours
-    mixed = [_true_nodes(contest, hours) for hours in _hours(contest) if hours in fitted]
+    mixed = [true_nodes(contest, hours) for hours in _hours(contest) if hours in fitted]
     return best_of([play_ours(row, contest, outlook=outlook) for outlook in mixed])
 
 
-def _true_nodes(contest: Contest, hours: float) -> MixedOutlook:
+def true_nodes(contest: Contest, hours: float) -> MixedOutlook:
     arena = contest.arena
     truth = ClairvoyantOutlook(
         arena.scene, arena.stretch.requests, arena.world.uptime, horizon_hours=hours, end_us=arena.stretch.end_us

@@ -7,7 +7,8 @@ the future needs a copy when it is asked for, and holds on to it only to save a 
 
 with the gap from the next plan to the first of those that follow. One push is all that holding on can save, however much is
 asked for later, and the longer it takes the more use others have of the room. On equal sizes without departures, plans for
-this demand come within 1 % of the exact optimum (`placement/offline_optimum.py`), plans for all of 24 hours alike within 26 %.
+this demand come within 1 % of the exact optimum (`placement/offline_optimum.py`), plans for all of 24 hours alike within
+26 %.
 """
 
 from __future__ import annotations
