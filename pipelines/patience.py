@@ -51,7 +51,8 @@ class PatientOutlook(ClairvoyantOutlook):
         now = self.pairs(self.coming(at_us, next_us))
         later, worth = self._worth_keeping(next_us, self.until(at_us + self._horizon_us))
         pair, row = np.unique(np.concatenate((now, later)), return_inverse=True)
-        requests = np.bincount(row, np.concatenate((np.ones(len(now)), worth)), minlength=len(pair))
+        counts = np.concatenate((np.ones(len(now)), worth))
+        requests = np.asarray(np.bincount(row, counts, minlength=len(pair)), dtype=np.float64)
         hours = (next_us - at_us) / HOUR_US
         return Expectation(self.demand(pair, requests), self.nodes(at_us, next_us), horizon_hours=hours)
 

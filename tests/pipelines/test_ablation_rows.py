@@ -80,7 +80,7 @@ def test_routing_rows__play_the_plans_of_ours(played: dict[Row, Result]) -> None
 
 
 def test_uniform_routing__spreads_evenly() -> None:
-    """Two nodes hold the segment, one twice as near: of 1,000 requests each serves half, within four standard errors (63)."""
+    """Two nodes hold the segment, one twice as near: of 1,000 requests each serves 500, give or take 63 (4 sd)."""
     requests = asked(*[(10.0 + 20 * n, 0) for n in range(1000)])
     replay = Replay(tiny_world(), routing=RoutingSettings(explore_share=1.0))
     replay.adopt(plan(0, (0, 1), (0, 2)))
