@@ -29,8 +29,8 @@ from pipelines.config import DataSource, ReplayRun, load, microseconds
 from pipelines.contest import Contest
 from pipelines.home import Home
 from pipelines.inputs import Inputs
-from pipelines.outlook import Expectation
-from pipelines.plan_rows import model_outlook
+from pipelines.outlook import Outlook
+from pipelines.plan_rows import our_outlook
 from placement.problem import Float64
 from placement.scenarios import conditional_value_at_risk
 from placement.tally import GB, ReplayTally
@@ -64,18 +64,6 @@ class Hours:
         requested = np.mean([requested_by_hour(tally) for tally in tallies], axis=0)
         mesh = np.mean([tally.tier_bytes[:, :, 1:].sum(axis=(1, 2)) for tally in tallies], axis=0)
         return cls(net, requested, requested - mesh)
-
-
-class Remembered:
-    """An outlook that is asked once for each instant, whoever plans."""
-
-    def __init__(self, outlook: Any) -> None:
-        self._outlook, self._seen = outlook, dict[int, Expectation]()
-
-    def at(self, at_us: int) -> Expectation:
-        if at_us not in self._seen:
-            self._seen[at_us] = self._outlook.at(at_us)
-        return self._seen[at_us]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -125,16 +113,16 @@ def _spent(notes: list[PlanNote]) -> dict[str, Any]:
     }
 
 
-def _world(run: ReplayRun, home: Home) -> tuple[Arena, Remembered]:
+def _world(run: ReplayRun, home: Home) -> tuple[Arena, Outlook]:
     arena = Arena.read(Inputs.find(DataSource(tables=run.tables), home).path, run)
     start_us, champions = microseconds(run.window[0]), Champions(home)
     demand = champions.demand(arena.log.before(start_us), at_us=start_us)
     churn = champions.churn(arena.history.before(start_us), at_us=start_us)
-    return arena, Remembered(model_outlook(Contest(arena, run, demand.model, churn.model, _told)))
+    return arena, our_outlook(Contest(arena, run, demand.model, churn.model, _told))
 
 
 def _played(
-    arena: Arena, run: ReplayRun, outlook: Remembered, options: dict[str, Any], seed: int
+    arena: Arena, run: ReplayRun, outlook: Outlook, options: dict[str, Any], seed: int
 ) -> tuple[ReplayTally, list[PlanNote]]:
     print(f"seed {seed}: {options or 'mean'}", file=sys.stderr, flush=True)
     planning = replace(run.planning, placement=replace(run.planning.placement, **options))

@@ -22,6 +22,7 @@ from pipelines.scene import Scene
 from placement.audience import AudienceCount
 from placement.plan import Plan
 from placement.popularity import most_popular_copies
+from placement.problem import PlacementProblem
 from placement.publish import moved_bytes
 from placement.reactive import ReactiveReplay, ReactiveSettings
 from placement.refresh import RefreshSettings, refresh
@@ -45,7 +46,12 @@ class Planned:
 
 @dataclass(frozen=True)
 class PlanNote:
-    """What a plan or a refresh was; `flapping_bytes` of those moved had been dropped within the 24 hours before."""
+    """What a plan or a refresh was, for the report.
+
+    Attributes:
+        flapping_bytes: of those moved, what had been dropped within the 24 hours before.
+        by_prior: whether the demand model's prior answered in its place.
+    """
 
     at_us: int
     status: str
@@ -59,6 +65,7 @@ class PlanNote:
     flapping_bytes: int = 0
     method: str = ""
     refreshed: bool = False
+    by_prior: bool = False
 
 
 class Planner(Protocol):
@@ -101,7 +108,7 @@ class OptimisingPlanner:
 
     def refresh(self, at_us: int, held: Copies) -> Planned:
         started = time.perf_counter()
-        planned = self._instance(at_us, held)
+        expected, planned = self._instance(at_us, held)
         copies = refresh(planned.problem, self._refresh)
         note = PlanNote(
             at_us,
@@ -111,24 +118,30 @@ class OptimisingPlanner:
             planned.problem.settings.movement_budget_bytes,
             seconds=time.perf_counter() - started,
             refreshed=True,
+            by_prior=expected.by_prior,
         )
         return Planned(planned.holdings(copies), planned.copies(copies), note)
 
     def plan(self, at_us: int, held: Copies) -> Planned:
         started = time.perf_counter()
-        planned = self._instance(at_us, held)
-        problem = planned.problem
+        expected, planned = self._instance(at_us, held)
+        plan = self.answer(planned.problem)
+        note = note_of(planned, plan, seconds=time.perf_counter() - started)
+        return Planned(planned.holdings(plan), planned.copies(plan), replace(note, by_prior=expected.by_prior))
+
+    def answer(self, problem: PlacementProblem) -> Plan:
+        """The solver's plan."""
         start = None if self._prices is None else self._prices.for_problem(problem)
         plan = solve(problem, seed=self._seed, start=start)
         self._prices = None if plan.prices is None else SourcePrices.of(problem, plan.prices)
-        note = note_of(planned, plan, seconds=time.perf_counter() - started)
-        return Planned(planned.holdings(plan), planned.copies(plan), note)
+        return plan
 
-    def _instance(self, at_us: int, held: Copies) -> PlannedInstance:
+    def _instance(self, at_us: int, held: Copies) -> tuple[Expectation, PlannedInstance]:
         expected, scene = self._outlook.at(at_us), self._scene
         if self._reactive is not None:
             scene = scene.leaving(self._reactive.reserved(expected.unforeseen, len(scene.locations)))
-        return instance(scene, expected.demand, expected.nodes, held, settings=self._settings, at_us=at_us)
+        settings = replace(self._settings, horizon_hours=expected.horizon_hours or self._settings.horizon_hours)
+        return expected, instance(scene, expected.demand, expected.nodes, held, settings=settings, at_us=at_us)
 
 
 class PopularityPlanner:

@@ -30,7 +30,7 @@ from pipelines.errors import ConfigError, OutputError
 from pipelines.ingest import IngestSettings
 from pipelines.newsroom import NewsroomSettings
 from pipelines.planning import PlanningSettings
-from pipelines.row_names import ALL_ROWS, Row
+from pipelines.row_names import DEFAULT_ROWS, Row
 from pipelines.synthetic import SyntheticSettings
 from pipelines.typed import build, json_schema, override
 from pipelines.what_if_settings import WhatIfSettings
@@ -297,12 +297,12 @@ class ReplayRun:
     """What is replayed, [start, end)."""
     every_hours: float = 1.0
     """Distance of planning instants, in hours."""
-    rows: tuple[Row, ...] = ALL_ROWS
+    rows: tuple[Row, ...] = DEFAULT_ROWS
     """Rows of the comparison."""
     planning: PlanningSettings = field(default_factory=PlanningSettings)
     """Horizon, tiers, prices and limits of every planned row."""
     clairvoyant_hours: tuple[float, ...] = (6.0, 24.0)
-    """How far ahead the clairvoyant row plans, in hours; it sees everything and the best of these counts."""
+    """How far ahead the rows with the truth in hand plan, in hours; the best of these counts. One at least should be 24."""
     refresh: RefreshSettings = field(default_factory=RefreshSettings)
     """How plans follow demand between two planning instants."""
     reactive: ReactiveSettings = field(default_factory=ReactiveSettings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from models.churn.forecaster import ChurnForecaster
@@ -11,6 +11,7 @@ from models.demand.forecaster import DemandForecaster
 from pipelines.arena import Arena
 from pipelines.backtest import PlanNote
 from pipelines.config import ReplayRun
+from pipelines.memo import Memo
 from pipelines.row_names import Row
 from placement.audience import AudienceTally
 from placement.tally import ReplayTally
@@ -20,13 +21,17 @@ Watch = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Contest:
-    """The arena, the run's settings and the champions; `watch` is told how many plans are made, and of how many."""
+    """The arena, the run's settings and the champions; `watch` is told how many plans are made, and of how many.
+
+    `memo` holds what rows need not do twice; contests of one backtest share it.
+    """
 
     arena: Arena
     run: ReplayRun
     demand: DemandForecaster
     churn: ChurnForecaster
     watch: Watch
+    memo: Memo = field(default_factory=Memo)
 
     @property
     def judge(self) -> dict[str, Any]:

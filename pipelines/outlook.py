@@ -6,7 +6,8 @@ be asked for where over the horizon, and which sources will be up.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -21,13 +22,16 @@ from models.demand.forecaster import DemandForecaster
 from models.demand.operation import TrailingSettings
 from models.demand.samples import advance
 from models.demand.trailing import TrailingComparison
-from models.events import HOUR_US, RequestLog
+from models.events import HOUR_US, Float64, Int64, RequestLog
 from models.forecast import ChurnForecast, DemandForecast
 from pipelines.planning import NodeOutlook, PlanningSettings, SegmentDemand, outlook_from, segment_demand
 from pipelines.requests import WatchThrough
-from pipelines.scene import Float64, Scene
+from pipelines.scene import Scene
 from placement.trace import SegmentRequests
 from placement.uptime import Uptime
+
+MOST_REMEMBERED_BYTES = 512 << 20
+"""What the answers of one outlook may take in memory before later ones are made anew for each row."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,22 @@ class Expectation:
     """Demand and nodes as expected over the next horizon.
 
     Attributes:
+        horizon_hours: how far ahead both look; None for as far as the planning settings say.
+        by_prior: whether the demand model's prior answered, because the model had lost to it lately.
         unforeseen: share of each location's requests expected for contents that `demand` does not name; None for none. (L,)
     """
 
     demand: SegmentDemand
     nodes: NodeOutlook
+    horizon_hours: float | None = None
+    by_prior: bool = False
     unforeseen: Float64 | None = None
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that its arrays take."""
+        arrays = [*vars(self.demand).values(), *vars(self.nodes).values()]
+        return sum(array.nbytes for array in arrays if array is not None)
 
 
 class Outlook(Protocol):
@@ -110,7 +124,7 @@ class ModelOutlook:
 
     def at(self, at_us: int) -> Expectation:
         demand, churn = self.forecasts(at_us)
-        return self.expectation(demand, churn, at_us)
+        return replace(self.expectation(demand, churn, at_us), by_prior=self.by_prior_us[-1:] == [at_us])
 
     def expectation(self, demand: DemandForecast, churn: ChurnForecast, at_us: int) -> Expectation:
         """The forecasts in the scene's codes."""
@@ -123,7 +137,7 @@ class ModelOutlook:
                 minimum_requests=settings.minimum_requests,
             ),
             outlook_from(churn, self._scene, horizon_hours=settings.horizon_hours),
-            unforeseen_share(demand, self._scene),
+            unforeseen=unforeseen_share(demand, self._scene),
         )
 
 
@@ -137,23 +151,93 @@ def unforeseen_share(forecast: DemandForecast, scene: Scene) -> Float64:
 
 
 class ClairvoyantOutlook:
-    """True requests and true departures over the next `horizon_hours`: what no planner can know."""
+    """True requests and true departures over the next `horizon_hours`: what no planner can know.
 
-    def __init__(self, scene: Scene, requests: SegmentRequests, uptime: Uptime, *, horizon_hours: float) -> None:
+    The truth ends with what is replayed: what would be asked for afterwards counts for no row, so that knowing it could
+    only mislead. Near the end both look no further than `end_us`.
+
+    Args:
+        requests: all that are played.
+        uptime: when every source is truly up.
+        end_us: where the replay ends; None for no end.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        requests: SegmentRequests,
+        uptime: Uptime,
+        *,
+        horizon_hours: float,
+        end_us: int | None = None,
+    ) -> None:
         self._scene, self._requests, self._uptime = scene, requests, uptime
-        self._horizon_us = round(horizon_hours * HOUR_US)
+        self._horizon_us, self._end_us = round(horizon_hours * HOUR_US), end_us
 
     def at(self, at_us: int) -> Expectation:
-        end_us = at_us + self._horizon_us
-        first, last = np.searchsorted(self._requests.ts_us, [at_us, end_us], side="left")
-        n_locations = len(self._scene.locations)
-        keys = self._requests.segment[first:last].astype(np.int64) * n_locations + self._requests.location[first:last]
-        pairs, counts = np.unique(keys, return_counts=True)
-        up_us = self._uptime.up_us(at_us, end_us)
-        up_now = self._uptime.up_us(at_us, at_us + 1) > 0
-        stays = (up_us >= self._horizon_us).astype(np.float64)
-        share = np.where(self._scene.is_pop, 1.0, up_us / self._horizon_us)
+        return self.over(at_us, self.until(at_us + self._horizon_us))
+
+    def over(self, start_us: int, end_us: int) -> Expectation:
+        """What is asked for in [start, end), and who is up then."""
+        pair, counts = np.unique(self.pairs(self.coming(start_us, end_us)), return_counts=True)
         return Expectation(
-            SegmentDemand(pairs // n_locations, pairs % n_locations, counts.astype(np.float64)),
-            NodeOutlook(np.where(self._scene.is_pop, 1.0, stays), share, up_now | self._scene.is_pop),
+            self.demand(pair, counts.astype(np.float64)),
+            self.nodes(start_us, end_us),
+            horizon_hours=(end_us - start_us) / HOUR_US,
         )
+
+    def nodes(self, start_us: int, end_us: int) -> NodeOutlook:
+        """Who truly stays, for what share of [start, end) each is up, and who is up at its start."""
+        is_pop, length_us = self._scene.is_pop, end_us - start_us
+        up_us = self._uptime.up_us(start_us, end_us)
+        up_now = self._uptime.up_us(start_us, start_us + 1) > 0
+        stays = (up_us >= length_us).astype(np.float64)
+        return NodeOutlook(np.where(is_pop, 1.0, stays), np.where(is_pop, 1.0, up_us / length_us), up_now | is_pop)
+
+    def until(self, at_us: int) -> int:
+        """The instant, or the end of what is replayed if that comes first."""
+        return at_us if self._end_us is None else min(at_us, self._end_us)
+
+    def coming(self, start_us: int, end_us: int) -> SegmentRequests:
+        """Requests of [start, end); no later call may start earlier."""
+        first, last = np.searchsorted(self._requests.ts_us, [start_us, end_us], side="left")
+        return self._requests.rows(int(first), int(last))
+
+    def pairs(self, requests: SegmentRequests) -> Int64:
+        """One number for the segment and the location of each request. (requests,)"""
+        return requests.segment.astype(np.int64) * len(self._scene.locations) + requests.location
+
+    def demand(self, pair: Int64, requests: Float64) -> SegmentDemand:
+        """Of such numbers, each once, and how often each is asked for."""
+        n_locations = len(self._scene.locations)
+        return SegmentDemand(pair // n_locations, pair % n_locations, requests)
+
+
+class RememberedOutlook:
+    """An outlook that is asked once for each instant, whoever plans.
+
+    Answers are kept until they take `most_bytes`. Of the others, later ones are made as they are asked for; for an earlier
+    one a fresh outlook is made, because outlooks only go forward in time.
+
+    Args:
+        make: makes the outlook, at the start of time.
+        most_bytes: memory that the kept answers may take.
+    """
+
+    def __init__(self, make: Callable[[], Outlook], *, most_bytes: int = MOST_REMEMBERED_BYTES) -> None:
+        self._make, self._free_bytes = make, most_bytes
+        self._outlook: Outlook | None = None
+        self._asked_us = 0
+        self._seen: dict[int, Expectation] = {}
+
+    def at(self, at_us: int) -> Expectation:
+        if at_us in self._seen:
+            return self._seen[at_us]
+        if self._outlook is None or at_us < self._asked_us:
+            self._outlook = self._make()
+        self._asked_us = at_us
+        found = self._outlook.at(at_us)
+        if found.n_bytes <= self._free_bytes:
+            self._free_bytes -= found.n_bytes
+            self._seen[at_us] = found
+        return found

@@ -30,11 +30,12 @@ from pipelines.home import Home
 from pipelines.inputs import Inputs
 from pipelines.intervals import share_estimate
 from pipelines.jobs import iso, job_id
+from pipelines.memo import Memo
 from pipelines.movement import Movement
 from pipelines.provenance import code_commit, settings_digest
 from pipelines.report import render
 from pipelines.report_data import ReportData
-from pipelines.row_names import ROW_NAMES
+from pipelines.row_names import GROUP_OF, ROW_GROUPS, ROW_NAMES
 from pipelines.rows import play_row
 from pipelines.saved_report import DATA, REPORT, RUN
 from pipelines.staging import staged_folder
@@ -106,7 +107,7 @@ def backtest(run: ReplayRun, home: Home, console: Console) -> Backtest:
     seconds = {"read": time.perf_counter() - started}
     console.note(f"{len(arena.stretch.requests):,} segment requests, {len(arena.stretch.instants())} planning instants")
     demand, churn = champions_before(home, arena, run)
-    results = []
+    results, memo = [], Memo()
     with console.progress() as progress:
         for row in run.rows:
             began = time.perf_counter()
@@ -117,6 +118,7 @@ def backtest(run: ReplayRun, home: Home, console: Console) -> Backtest:
                 demand.model,
                 churn.model,
                 watch=lambda done, total, name=name: progress(name, done, total),  # type: ignore[misc]
+                memo=memo,
             )
             results.append(play_row(row, contest))
             seconds[row] = time.perf_counter() - began
@@ -238,7 +240,8 @@ def audience_rows(tally: AudienceTally | None) -> list[dict[str, Any]]:
 
 
 def comparison_text(rows: list[dict[str, Any]]) -> str:
-    """The comparison as people read it."""
+    """The comparison as people read it, by kind of row."""
+    rows = sorted(rows, key=lambda row: list(ROW_GROUPS).index(GROUP_OF[row["row"]]))
     shown = []
     for row in rows:
         captured = row["captured_share"]
@@ -263,7 +266,19 @@ def comparison_text(rows: list[dict[str, Any]]) -> str:
                 "failed": f"{row['failed']:,}",
             }
         )
-    return table(shown, list(shown[0]))
+    return table(_under_headings([GROUP_OF[row["row"]] for row in rows], shown), list(shown[0]))
+
+
+def _under_headings(groups: list[str], lines: list[dict[str, str]]) -> list[dict[str, str]]:
+    """A heading before the lines of each group, where there are several groups."""
+    if len(set(groups)) < 2:
+        return lines
+    headed = []
+    for group, before, line in zip(groups, [None, *groups], lines, strict=False):
+        if group != before:
+            headed.append({**dict.fromkeys(line, ""), "method": group})
+        headed.append({**line, "method": f"  {line['method']}"})
+    return headed
 
 
 def _log(home: Home, run: ReplayRun, done: Backtest, value: dict[str, Any], folder: Path, console: Console) -> None:

@@ -53,6 +53,10 @@ HELP = {
     CauseCode.OVERLOADED: "more uplink, or copies on more nodes",
     CauseCode.ROUTER_CHOICE: "failed attempts and the share left to exploration",
 }
+WITHHELD_LIMIT = (
+    "The row without Markov flow asks the same demand model with transitions withheld: as much goes on as before, spread "
+    "as requests lately were. A model trained without them would do better."
+)
 HIGHER_IS_BETTER = {"top20_captured", "concordance", "ibss"}
 AROUND_ONE = {"calibration_slope", "coverage_80"}
 DEVICES_EVERY_HOURS = 6.0
@@ -261,10 +265,13 @@ def _limits(done: Backtest) -> tuple[str, ...]:
         f"at the median and {tally.transfer_quantile_ms(0.95):,.0f} ms at p95, where the CDN alone has "
         f"{_alone(done, 0.5)} and {_alone(done, 0.95)}.",
         "The clairvoyant row knows demand and departures but plans with the same solver: it is a reference, not a "
-        "proven optimum.",
+        "proven optimum. It is the best of several ways to look ahead, none of them beyond the end of the window, "
+        "because what comes then counts for no row.",
         "Bands of totals come from the errors of the 24 hours before; a cell's own quantiles are judged under "
         "calibration.",
     ]
+    if done.result("no-markov") is not None:
+        limits.append(WITHHELD_LIMIT)
     modelled: Any = done.arena.facts.get("modelled", ())
     if modelled:
         limits.append("Columns listed as modelled follow a written rule (world.json), not a measurement.")

@@ -33,9 +33,17 @@ Row = Literal[
     "plan-refresh",
     "plan-keep",
     "ours",
+    "no-churn",
+    "no-markov",
+    "no-network",
+    "greedy",
+    "literal-routing",
+    "uniform-routing",
+    "perfect-demand",
+    "perfect-churn",
     "clairvoyant",
 ]
-ALL_ROWS: tuple[Row, ...] = (
+DEFAULT_ROWS: tuple[Row, ...] = (
     "cdn-alone", "lru-paid", "lru-second-hit", "lru-free", "yesterday", "top-k", "ours", "clairvoyant",
 )  # fmt: skip
 ROW_NAMES: dict[Row, str] = {
@@ -67,5 +75,32 @@ ROW_NAMES: dict[Row, str] = {
     "plan-refresh": "Premirror, plans and refreshes",
     "plan-keep": "Premirror, plans and what passes through",
     "ours": "Premirror",
+    "no-churn": "No churn model",
+    "no-markov": "No Markov flow",
+    "no-network": "No networks",
+    "greedy": "Greedy placement",
+    "literal-routing": "Literal routing",
+    "uniform-routing": "Uniform routing",
+    "perfect-demand": "Perfect demand",
+    "perfect-churn": "Perfect churn",
     "clairvoyant": "Clairvoyant",
 }
+ROW_GROUPS: dict[str, tuple[Row, ...]] = {
+    "Reference": ("cdn-alone",),
+    "Peers on the same devices": (
+        "lru-paid", "lru-second-hit", "lru-free", "s3-fifo-paid", "s3-fifo-second-hit", "s3-fifo-free", "yesterday", "top-k",
+    ),
+    "Optimistic bounds of caches": (
+        "pooled-lru-paid", "pooled-lru-second-hit", "pooled-lru-free",
+        "pooled-s3-fifo-paid", "pooled-s3-fifo-second-hit", "pooled-s3-fifo-free",
+        "pooled-w-tinylfu-paid", "pooled-w-tinylfu-second-hit", "pooled-w-tinylfu-free",
+        "pooled-3l-cache-paid", "pooled-3l-cache-second-hit", "pooled-3l-cache-free",
+        "pooled-belady-paid", "pooled-belady-second-hit", "pooled-belady-free",
+    ),
+    "Premirror and its parts": (
+        "ours", "plan-only", "plan-refresh", "plan-keep",
+        "no-churn", "no-markov", "no-network", "greedy", "literal-routing", "uniform-routing",
+    ),
+    "Oracles": ("perfect-demand", "perfect-churn", "clairvoyant"),
+}  # fmt: skip
+GROUP_OF: dict[Row, str] = {row: group for group, rows in ROW_GROUPS.items() for row in rows}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pipelines.ablation_rows import ABLATION_ROWS
 from pipelines.cache_rows import CACHE_ROWS
 from pipelines.contest import Contest, Player, Result
 from pipelines.plan_rows import PLAN_ROWS
 from pipelines.row_names import Row
 
-PLAYERS: dict[Row, Player] = {**CACHE_ROWS, **PLAN_ROWS}
+PLAYERS: dict[Row, Player] = {**CACHE_ROWS, **PLAN_ROWS, **ABLATION_ROWS}
 
 
 def play_row(row: Row, contest: Contest) -> Result:

@@ -69,6 +69,14 @@ def solve(
     return judged(problem, replace(published(problem, best, bound, proof.prices), risk=risk))
 
 
+def solve_greedily(problem: PlacementProblem) -> Plan:
+    """The plan that greedy alone makes, judged like any other; nothing is proven about it, so that its bound is 0."""
+    best = _price(problem, "current copies", meet_requirements(problem, keep_current(problem)))
+    return judged(
+        problem, published(problem, _better(problem, best, _price(problem, "greedy", place_greedily(problem))), 0.0)
+    )
+
+
 @dataclass(frozen=True)
 class _Ladder:
     """Steps from a guide's prices; called, it climbs from given copies in a problem like the one of the guide."""

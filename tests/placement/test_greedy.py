@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from placement.check import check
 from placement.copies import keep_current
 from placement.greedy import place_greedily
 from placement.instances import InstanceSettings, random_instance
+from placement.solve import solve_greedily
 from tests.placement.tiny import GB, cost_of, hand_problem, keeps_hard_limits, tiny_problem
 
 
@@ -57,3 +59,15 @@ def test_place_greedily__segment_larger_than_any_device() -> None:
     large = replace(problem, segments=replace(problem.segments, bytes=sizes))
     assert large.unplaceable[0]
     assert 0 not in place_greedily(large).segment
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_solve_greedily__is_judged_and_no_dearer_than_leaving_all_as_it_is(seed: int) -> None:
+    """The row without a solver plays plans that pass the same judge, within the same budget, and proves nothing."""
+    problem = random_instance(InstanceSettings(segments=40, locations=3, nodes=8), seed=seed)
+    problem = replace(problem, settings=replace(problem.settings, movement_budget_bytes=int(2 * GB)))
+    plan = solve_greedily(problem)
+    assert check(problem, plan).ok
+    assert plan.objective <= cost_of(problem, keep_current(problem)) * (1 + 1e-9)
+    assert plan.bytes_moved <= 2 * GB
+    assert (plan.bound, plan.method in ("greedy", "current copies")) == (0.0, True)
