@@ -27,6 +27,7 @@ from pipelines.planning import NodeOutlook, PlanningSettings, SegmentDemand, out
 from pipelines.requests import WatchThrough
 from pipelines.scene import Scene
 from placement.trace import SegmentRequests
+from placement.uplinks import UplinkSchedule
 from placement.uptime import Uptime
 
 
@@ -122,10 +123,18 @@ class ModelOutlook:
 
 
 class ClairvoyantOutlook:
-    """True requests and true departures over the next `horizon_hours`: what no planner can know."""
+    """True requests, departures and uplinks over the next `horizon_hours`: what no planner can know."""
 
-    def __init__(self, scene: Scene, requests: SegmentRequests, uptime: Uptime, *, horizon_hours: float) -> None:
-        self._scene, self._requests, self._uptime = scene, requests, uptime
+    def __init__(
+        self,
+        scene: Scene,
+        requests: SegmentRequests,
+        uptime: Uptime,
+        *,
+        horizon_hours: float,
+        uplinks: UplinkSchedule | None = None,
+    ) -> None:
+        self._scene, self._requests, self._uptime, self._uplinks = scene, requests, uptime, uplinks
         self._horizon_us = round(horizon_hours * HOUR_US)
 
     def at(self, at_us: int) -> Expectation:
@@ -140,5 +149,10 @@ class ClairvoyantOutlook:
         share = np.where(self._scene.is_pop, 1.0, up_us / self._horizon_us)
         return Expectation(
             SegmentDemand(pairs // n_locations, pairs % n_locations, counts.astype(np.float64)),
-            NodeOutlook(np.where(self._scene.is_pop, 1.0, stays), share, up_now | self._scene.is_pop),
+            NodeOutlook(
+                np.where(self._scene.is_pop, 1.0, stays),
+                share,
+                up_now | self._scene.is_pop,
+                uplink_share=None if self._uplinks is None else self._uplinks.mean_share(at_us, end_us),
+            ),
         )

@@ -25,7 +25,10 @@ def _clairvoyant(row: Row, contest: Contest) -> Result:
 
 def _all_knowing(contest: Contest, hours: float) -> Planner:
     arena, run = contest.arena, contest.run
-    outlook = ClairvoyantOutlook(arena.scene, arena.stretch.requests, arena.world.uptime, horizon_hours=hours)
+    world = arena.world
+    outlook = ClairvoyantOutlook(
+        arena.scene, arena.stretch.requests, world.uptime, horizon_hours=hours, uplinks=world.uplinks
+    )
     return OptimisingPlanner(arena.scene, outlook, replace(run.planning, horizon_hours=hours), seed=run.seed)
 
 
