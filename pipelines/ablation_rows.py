@@ -115,7 +115,12 @@ def _perfect_churn(row: Row, contest: Contest) -> Result:
 def true_nodes(contest: Contest, hours: float) -> MixedOutlook:
     arena = contest.arena
     truth = ClairvoyantOutlook(
-        arena.scene, arena.stretch.requests, arena.world.uptime, horizon_hours=hours, end_us=arena.stretch.end_us
+        arena.scene,
+        arena.stretch.requests,
+        arena.world.uptime,
+        horizon_hours=hours,
+        end_us=arena.stretch.end_us,
+        uplinks=arena.world.uplinks,
     )
     return MixedOutlook(
         our_outlook(contest, horizon_hours=hours),

@@ -27,6 +27,7 @@ from models.demand.settings import DemandSettings
 from models.next_content.settings import NextContentSettings
 from pipelines.charging import ChargingSettings
 from pipelines.errors import ConfigError, OutputError
+from pipelines.faults import Fault, outside
 from pipelines.ingest import IngestSettings
 from pipelines.newsroom import NewsroomSettings
 from pipelines.planning import PlanningSettings
@@ -313,6 +314,8 @@ class ReplayRun:
     """How sources are scored."""
     replay: ReplaySettings = field(default_factory=ReplaySettings)
     """How the mesh behaves."""
+    faults: tuple[Fault, ...] = ()
+    """What goes wrong meanwhile, one after another or at once; every row meets the same."""
     segment_seconds: float = 10.0
     """Time between the requests for two segments of one view, in seconds."""
     seed: int = 0
@@ -332,6 +335,7 @@ class ReplayRun:
         problems = []
         if self.window[1] <= self.window[0]:
             problems.append("Expected window to end after it starts.")
+        problems += outside(self.faults, self.window)
         if not self.clairvoyant_hours or min(self.clairvoyant_hours) <= 0:
             problems.append(f"Expected clairvoyant_hours > 0, one at least, got {self.clairvoyant_hours!r}.")
         for name in ("every_hours", "segment_seconds"):

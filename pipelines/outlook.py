@@ -28,6 +28,7 @@ from pipelines.planning import NodeOutlook, PlanningSettings, SegmentDemand, out
 from pipelines.requests import WatchThrough
 from pipelines.scene import Scene
 from placement.trace import SegmentRequests
+from placement.uplinks import UplinkSchedule
 from placement.uptime import Uptime
 
 MOST_REMEMBERED_BYTES = 512 << 20
@@ -151,7 +152,7 @@ def unforeseen_share(forecast: DemandForecast, scene: Scene) -> Float64:
 
 
 class ClairvoyantOutlook:
-    """True requests and true departures over the next `horizon_hours`: what no planner can know.
+    """True requests, departures and uplinks over the next `horizon_hours`: what no planner can know.
 
     The truth ends with what is replayed: what would be asked for afterwards counts for no row, so that knowing it could
     only mislead. Near the end both look no further than `end_us`.
@@ -160,6 +161,7 @@ class ClairvoyantOutlook:
         requests: all that are played.
         uptime: when every source is truly up.
         end_us: where the replay ends; None for no end.
+        uplinks: what the sources' uplinks truly are; None for what their owners allow.
     """
 
     def __init__(
@@ -170,8 +172,9 @@ class ClairvoyantOutlook:
         *,
         horizon_hours: float,
         end_us: int | None = None,
+        uplinks: UplinkSchedule | None = None,
     ) -> None:
-        self._scene, self._requests, self._uptime = scene, requests, uptime
+        self._scene, self._requests, self._uptime, self._uplinks = scene, requests, uptime, uplinks
         self._horizon_us, self._end_us = round(horizon_hours * HOUR_US), end_us
 
     def at(self, at_us: int) -> Expectation:
@@ -192,7 +195,9 @@ class ClairvoyantOutlook:
         up_us = self._uptime.up_us(start_us, end_us)
         up_now = self._uptime.up_us(start_us, start_us + 1) > 0
         stays = (up_us >= length_us).astype(np.float64)
-        return NodeOutlook(np.where(is_pop, 1.0, stays), np.where(is_pop, 1.0, up_us / length_us), up_now | is_pop)
+        share = None if self._uplinks is None else self._uplinks.mean_share(start_us, end_us)
+        up_share = np.where(is_pop, 1.0, up_us / length_us)
+        return NodeOutlook(np.where(is_pop, 1.0, stays), up_share, up_now | is_pop, uplink_share=share)
 
     def until(self, at_us: int) -> int:
         """The instant, or the end of what is replayed if that comes first."""

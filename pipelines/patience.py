@@ -19,6 +19,7 @@ from models.events import HOUR_US, Float64, Int64
 from pipelines.outlook import ClairvoyantOutlook, Expectation
 from pipelines.scene import Scene
 from placement.trace import SegmentRequests
+from placement.uplinks import UplinkSchedule
 from placement.uptime import Uptime
 
 HALF_LIFE_HOURS = 3.0
@@ -42,8 +43,9 @@ class PatientOutlook(ClairvoyantOutlook):
         every_hours: float,
         horizon_hours: float,
         end_us: int | None = None,
+        uplinks: UplinkSchedule | None = None,
     ) -> None:
-        super().__init__(scene, requests, uptime, horizon_hours=horizon_hours, end_us=end_us)
+        super().__init__(scene, requests, uptime, horizon_hours=horizon_hours, end_us=end_us, uplinks=uplinks)
         self._every_us = round(every_hours * HOUR_US)
 
     def at(self, at_us: int) -> Expectation:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 from models.demand.forecaster import DemandForecaster
 from pipelines.backtest import OptimisingPlanner, Planner, PopularityPlanner, roll
@@ -104,9 +105,11 @@ def knowing(contest: Contest, outlook: Outlook) -> OptimisingPlanner:
 def all_knowing(contest: Contest, hours: Iterable[float]) -> list[ClairvoyantOutlook]:
     """The truth, all of some hours alike for each number of hours; and patiently, as far ahead as the most of them."""
     hours, stretch = tuple(hours), contest.arena.stretch
-    truth = (contest.arena.scene, stretch.requests, contest.arena.world.uptime)
-    alike = [ClairvoyantOutlook(*truth, horizon_hours=each, end_us=stretch.end_us) for each in hours]
-    patient = PatientOutlook(*truth, every_hours=stretch.every_hours, horizon_hours=max(hours), end_us=stretch.end_us)
+    world = contest.arena.world
+    truth = (contest.arena.scene, stretch.requests, world.uptime)
+    bounds: dict[str, Any] = {"end_us": stretch.end_us, "uplinks": world.uplinks}
+    alike = [ClairvoyantOutlook(*truth, horizon_hours=each, **bounds) for each in hours]
+    patient = PatientOutlook(*truth, every_hours=stretch.every_hours, horizon_hours=max(hours), **bounds)
     return [*alike, patient]
 
 

@@ -95,11 +95,13 @@ class NodeOutlook:
         stay: probability of staying up from now to the end.
         survival: expected share of the horizon that the source is up.
         up: whether it is believed up now.
+        uplink_share: share of its uplink that it has on average; None where nothing but the whole is known.
     """
 
     stay: Float64
     survival: Float64
     up: Bool
+    uplink_share: Float64 | None = None
 
 
 @dataclass(frozen=True)
@@ -312,13 +314,14 @@ def _sources(
     horizon_hours: float,
 ) -> Sources:
     location: Int32 = scene.location
+    share = 1.0 if outlook.uplink_share is None else outlook.uplink_share
     return Sources(
         source=scene.source,
         tier=tier,
         location=location,
         network=scene.network,
         storage_bytes=room_bytes,
-        uplink_bytes=scene.uplink_bps / 8 * horizon_hours * 3600,
+        uplink_bytes=scene.uplink_bps * share / 8 * horizon_hours * 3600,
         survival=outlook.survival,
         egress_cost_per_gb=scene.egress_cost_per_gb,
         eligible=eligible,

@@ -82,5 +82,5 @@ class YesterdayOutlook:
 
 def nodes_now(arena: Arena, at_us: int) -> NodeOutlook:
     """Monitoring's view without any model: up now means up."""
-    up = (arena.world.uptime.up_us(at_us - 1, at_us) > 0) | arena.scene.is_pop
+    up = (arena.world.monitored.up_us(at_us - 1, at_us) > 0) | arena.scene.is_pop
     return NodeOutlook(up.astype(np.float64), up.astype(np.float64), up)

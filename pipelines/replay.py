@@ -26,6 +26,7 @@ from pipelines.config import DataSource, ReplayRun, microseconds
 from pipelines.console import Console, table
 from pipelines.contest import Contest, Result
 from pipelines.errors import PipelineError
+from pipelines.faulty_arena import with_faults
 from pipelines.home import Home
 from pipelines.inputs import Inputs
 from pipelines.intervals import share_estimate
@@ -103,7 +104,7 @@ def backtest(run: ReplayRun, home: Home, console: Console) -> Backtest:
     """Plays every row of the run."""
     inputs = Inputs.find(DataSource(tables=run.tables), home)
     started = time.perf_counter()
-    arena = Arena.read(inputs.path, run)
+    arena = with_faults(Arena.read(inputs.path, run), run)
     seconds = {"read": time.perf_counter() - started}
     console.note(f"{len(arena.stretch.requests):,} segment requests, {len(arena.stretch.instants())} planning instants")
     demand, churn = champions_before(home, arena, run)

@@ -14,7 +14,7 @@ from placement.errors import ReplayError
 from placement.problem import Int32, Int64
 from placement.routing import Coefficients, RoutingSettings
 from placement.trace import ReplayWorld
-from placement.uptime import ALWAYS_US
+from placement.uptime import ALWAYS_US, NEVER_US, Uptime
 
 Records = npt.NDArray[Any]
 
@@ -49,12 +49,25 @@ class ReplaySettings:
     """Whether devices that come back still hold what they held."""
     tier1_competes: bool = False
     """Whether the POP is scored like a node and wins where its score is higher."""
+    latency_tolerance_share: float | None = None
+    """A node is asked only if its round trip and queue take at most this share longer than the round trip to the POP;
+    0.05 for 5 %. Null asks however late the first byte would be."""
+    latency_tolerance_ms: float = 0.0
+    """Milliseconds that the tolerance allows on top of the share."""
+    deadline_s: float | None = None
+    """A transfer that has not ended this many seconds after tier 1 alone would have sent it all is broken off, and tier 1
+    sends the rest. Null waits for the last byte."""
 
     def __post_init__(self) -> None:
         problems = [
             f"Expected {name} >= 0, got {getattr(self, name)!r}."
-            for name in ("detection_s", "retry_timeout_ms", "max_wait_s")
+            for name in ("detection_s", "retry_timeout_ms", "max_wait_s", "latency_tolerance_ms")
             if not 0 <= getattr(self, name) < float("inf")
+        ]
+        problems += [
+            f"Expected {name} >= 0 or null, got {getattr(self, name)!r}."
+            for name in ("latency_tolerance_share", "deadline_s")
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) < float("inf")
         ]
         problems += [
             f"Expected {name} > 0, got {getattr(self, name)!r}."
@@ -71,23 +84,27 @@ class ReplaySettings:
 
 SOURCE = np.dtype(
     [
+        # first what every candidate is asked, in one cache line
+        ("eligible", np.bool_),
+        ("row", np.int64),  # first up-interval that ends after the latest request seen
+        ("last_row", np.int64),  # where the source's up-intervals end
+        ("busy_us", np.int64),  # when the uplink's queue is empty
+        ("uplink_bps", np.float64),  # at the latest request seen, and until rate_until_us
+        ("rate_until_us", np.int64),
+        ("failures", np.float64),  # recent failures, decayed to failure_us
+        ("pending", np.int64),  # failures that will be seen at pending_us, when the node goes
+        ("believed_bps", np.float64),  # what the router takes for the uplink
+        ("pending_us", np.int64),
+        ("failure_us", np.int64),
+        ("known_gone_us", np.int64),  # the latest departure that a failure told
+        ("first_row", np.int64),
+        ("rate_row", np.int64),  # the piece of the schedule that starts then
+        ("last_rate_row", np.int64),
         ("location", np.int64),
         ("tier", np.int64),
-        ("uplink_bps", np.float64),
         ("downlink_bps", np.float64),
         ("storage_bytes", np.int64),
-        ("last_row", np.int64),  # where the source's up-intervals end
-        ("first_row", np.int64),
-        # from here on: what changes with time
-        ("row", np.int64),  # first up-interval that ends after the latest request seen
-        ("busy_us", np.int64),  # when the uplink's queue is empty
         ("downlink_us", np.int64),  # when the downlink's queue is empty
-        ("failures", np.float64),  # recent failures, decayed to failure_us
-        ("failure_us", np.int64),
-        ("pending", np.int64),  # failures that will be seen at pending_us, when the node goes
-        ("pending_us", np.int64),
-        ("known_gone_us", np.int64),  # the latest departure that a failure told
-        ("eligible", np.bool_),
         ("sent_bytes", np.int64),
         ("held_bytes", np.int64),  # with head and tail: of a reactive cache
         ("head", np.int64),
@@ -97,6 +114,16 @@ SOURCE = np.dtype(
 )
 PATH = np.dtype([("rtt_ms", np.float32), ("distance_km", np.float32), ("reach", np.bool_)], align=True)
 INTERVAL = np.dtype([("start_us", np.int64), ("end_us", np.int64)])
+RATE = np.dtype([("start_us", np.int64), ("bps", np.float64)])
+MONITOR = np.dtype(
+    [
+        ("row", np.int64),  # first believed interval that ends after the latest request seen
+        ("last_row", np.int64),
+        ("first_row", np.int64),
+        ("failed_us", np.int64),  # the latest failure that a request told
+        ("ask_again_us", np.int64),  # until then the failure counts for more than the monitor
+    ]
+)
 COPY = np.dtype(
     [
         ("ready_us", np.int64),
@@ -122,6 +149,11 @@ class Rules(NamedTuple):
     keeps_copies: bool
     tier1_competes: bool
     tier1_bps: float
+    tolerates: bool  # first bytes later than tier 1's, by at most the next two
+    tolerance_share: float
+    tolerance_us: int
+    deadline_us: int
+    monitored: bool  # by what is believed in place of the truth
     coefficients: Coefficients
     tie_tolerance: float
     explore_share: float
@@ -145,6 +177,9 @@ class Mesh(NamedTuple):
     sources: Records  # (sources,)
     paths: Records  # (locations, sources)
     intervals: Records  # all sources' up-intervals
+    rates: Records  # all sources' pieces of uplink
+    monitor: Records  # (sources,), or none where monitoring sees the truth
+    believed: Records  # all sources' up-intervals as monitoring sees them
     copies: Records  # by slot
     candidates: Records  # work space: as long as the most candidates of any request
     pop: Int32  # (locations,)
@@ -176,12 +211,15 @@ def fresh_mesh(world: ReplayWorld, settings: ReplaySettings, routing: RoutingSet
     return Mesh(
         sources=_sources(world),
         paths=_paths(world),
-        intervals=_intervals(world),
+        intervals=_intervals(world.uptime),
+        rates=_rates(world),
+        monitor=_monitor(world),
+        believed=_intervals(world.monitored),
         copies=np.zeros(0, COPY),
         candidates=np.zeros(1, CANDIDATE),
         pop=np.require(world.pop, np.int32, ["C", "W"]),
         segment_bytes=np.require(world.segment_bytes, np.int64, ["C", "W"]),
-        rules=_rules(settings, routing, seed),
+        rules=_rules(settings, routing, seed, monitored=world.believed is not None),
     )
 
 
@@ -189,6 +227,10 @@ def _sources(world: ReplayWorld) -> Records:
     sources = np.zeros(world.n_sources, SOURCE)
     for name in ("location", "tier", "uplink_bps", "downlink_bps", "storage_bytes"):
         sources[name] = getattr(world, name)
+    sources["believed_bps"] = world.uplink_bps
+    sources["rate_until_us"] = NEVER_US if world.uplinks is None else ALWAYS_US
+    if world.uplinks is not None:
+        sources["rate_row"], sources["last_rate_row"] = world.uplinks.offsets[:-1], world.uplinks.offsets[1:]
     sources["first_row"] = sources["row"] = world.uptime.offsets[:-1]
     sources["last_row"] = world.uptime.offsets[1:]
     sources["busy_us"] = sources["downlink_us"] = sources["known_gone_us"] = ALWAYS_US
@@ -204,23 +246,48 @@ def _paths(world: ReplayWorld) -> Records:
     return paths
 
 
-def _intervals(world: ReplayWorld) -> Records:
-    intervals = np.zeros(len(world.uptime.start_us), INTERVAL)
-    intervals["start_us"], intervals["end_us"] = world.uptime.start_us, world.uptime.end_us
+def _intervals(uptime: Uptime) -> Records:
+    intervals = np.zeros(len(uptime.start_us), INTERVAL)
+    intervals["start_us"], intervals["end_us"] = uptime.start_us, uptime.end_us
     return intervals
 
 
-def _rules(settings: ReplaySettings, routing: RoutingSettings, seed: int) -> Rules:
+def _rates(world: ReplayWorld) -> Records:
+    if world.uplinks is None:
+        return np.zeros(0, RATE)
+    rates = np.zeros(len(world.uplinks.start_us), RATE)
+    bps = np.repeat(world.uplink_bps, np.diff(world.uplinks.offsets)) * world.uplinks.share
+    rates["start_us"], rates["bps"] = world.uplinks.start_us, np.where(bps < 1.0, 0.0, bps)
+    return rates
+
+
+def _monitor(world: ReplayWorld) -> Records:
+    if world.believed is None:
+        return np.zeros(0, MONITOR)
+    monitor = np.zeros(world.n_sources, MONITOR)
+    monitor["first_row"] = monitor["row"] = world.believed.offsets[:-1]
+    monitor["last_row"] = world.believed.offsets[1:]
+    monitor["failed_us"] = monitor["ask_again_us"] = ALWAYS_US
+    return monitor
+
+
+def _rules(settings: ReplaySettings, routing: RoutingSettings, seed: int, *, monitored: bool) -> Rules:
+    deadline_us = NEVER_US if settings.deadline_s is None else round(settings.deadline_s * 1e6)
     return Rules(
         detection_us=round(settings.detection_s * 1e6),
         retry_us=round(settings.retry_timeout_ms * 1e3),
-        max_wait_us=round(settings.max_wait_s * 1e6),
+        max_wait_us=min(round(settings.max_wait_s * 1e6), deadline_us),
         max_attempts=settings.max_attempts,
         health_half_life_us=settings.health_half_life_s * 1e6,
         gone_threshold=float(settings.gone_threshold),
         keeps_copies=bool(settings.keeps_copies),
         tier1_competes=bool(settings.tier1_competes),
         tier1_bps=float(settings.tier1_bps),
+        tolerates=settings.latency_tolerance_share is not None,
+        tolerance_share=float(settings.latency_tolerance_share or 0.0),
+        tolerance_us=round(settings.latency_tolerance_ms * 1e3),
+        deadline_us=deadline_us,
+        monitored=monitored,
         coefficients=routing.coefficients(),
         tie_tolerance=float(routing.tie_tolerance),
         explore_share=float(routing.explore_share),

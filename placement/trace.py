@@ -9,6 +9,7 @@ import numpy as np
 
 from placement.errors import ReplayError
 from placement.problem import Bool, Float32, Float64, Int8, Int32, Int64
+from placement.uplinks import UplinkSchedule
 from placement.uptime import Uptime
 
 
@@ -33,6 +34,9 @@ class ReplayWorld:
         egress_cost_per_gb: price of a POP's bytes, $/GB; not read for nodes. (sources,)
         reward_per_gb: what owners get for served bytes, $/GB.
         names: ids of the sources, for messages; None numbers them. (sources,)
+        uplinks: how uplinks change with time; None where they do not. Nobody is told: the router believes
+            `uplink_bps` and notices a slow node by its queue.
+        believed: the up-intervals as monitoring sees them, but for its delay; None where it sees the truth.
     """
 
     segment_bytes: Int64
@@ -48,6 +52,8 @@ class ReplayWorld:
     egress_cost_per_gb: Float64
     reward_per_gb: float = 0.0
     names: tuple[str, ...] | None = None
+    uplinks: UplinkSchedule | None = None
+    believed: Uptime | None = None
 
     def __post_init__(self) -> None:
         problems = self._shape_problems() or self._value_problems()
@@ -80,15 +86,21 @@ class ReplayWorld:
         """Price of a tier-1 byte at each location, $/GB; 0 without a POP. (locations,)"""
         return np.where(self.pop >= 0, self.egress_cost_per_gb[self.pop], 0.0)
 
+    @property
+    def monitored(self) -> Uptime:
+        """The up-intervals as monitoring sees them."""
+        return self.uptime if self.believed is None else self.believed
+
     def name(self, source: int) -> str:
         return self.names[source] if self.names is not None else f"source {source}"
 
     def _shape_problems(self) -> list[str]:
         n = self.n_sources
         vectors = ("location", "uplink_bps", "downlink_bps", "storage_bytes", "egress_cost_per_gb", "uptime")
+        given = [name for name in ("names", "uplinks", "believed") if getattr(self, name) is not None]
         problems = [
             f"{name} has {len(getattr(self, name))} entries for {n} sources."
-            for name in (*vectors, *(("names",) if self.names is not None else ()))
+            for name in (*vectors, *given)
             if len(getattr(self, name)) != n
         ]
         for name in ("rtt_ms", "distance_km", "reach"):

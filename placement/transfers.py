@@ -3,12 +3,24 @@
 An uplink is a first-in first-out queue of bytes. A transfer of b bytes asked for at t
 
     starts at    s = max(t, busy)
-    ends at      e = s + b · 8 / uplink_bps        busy becomes e
+    ends at      e, the first instant at which the uplink has sent b bytes since s    busy becomes e
     is admitted  if s − t is at most the longest wait allowed
 
-and breaks where the node's up-interval ends before e: what was sent until then counts for the node, tier 1 sends the
-rest. A node that went away is believed up until `detection_us` later or until a failure told; a request sent to it
-costs one retry timeout and goes to the next candidate, at last to tier 1. Everything is in microseconds and bytes.
+so that e = s + b · 8 / uplink_bps where the uplink does not change; where it does, the pieces add up (`uplinks.py`). In
+turn or side by side makes no difference to the uplink: as long as bytes wait it sends at its full rate, so what it has
+sent by any instant is the same under either rule of sharing; what differs is whose bytes. In turn, a viewer's first
+byte waits for those before and the rest then comes at the full rate, and one number is all that the queue must keep.
+
+A transfer breaks where the node's up-interval ends before e, where the owner pauses the uplink, and at the deadline if
+there is one: what was sent until then counts for the node, tier 1 sends the rest. After a departure the viewer loses
+one timeout first; a paused node says so, and a deadline is the viewer's own.
+
+Who is asked is what the router believes. A node that went away is believed up until `detection_us` later or until a
+failure told; a request sent to it costs one retry timeout and goes to the next candidate, at last to tier 1. A slow
+node is not known to be slow: its queue grows, and the router sees how long it takes. Where monitoring sees something
+else than the truth (`ReplayWorld.believed`), its delay is the same, and a failure counts for more than what it says:
+a node that failed while it was believed up is not asked again for `detection_us`, twice as long after each further
+failure. Everything is in microseconds and bytes.
 """
 
 from __future__ import annotations
@@ -34,6 +46,7 @@ from placement.tally import (
     Cause,
     bin_of,
 )
+from placement.uptime import NEVER_US
 
 # plain integers, because compiled code freezes globals
 NOT_FORECAST = int(Cause.NOT_FORECAST)
@@ -43,6 +56,7 @@ GONE_UNFORECAST = int(Cause.GONE_UNFORECAST)
 IN_TRANSIT = int(Cause.IN_TRANSIT)
 OVERLOADED = int(Cause.OVERLOADED)
 ROUTER_CHOICE = int(Cause.ROUTER_CHOICE)
+LONGEST_DISTRUST = 10.0  # doublings
 USABLE = 100  # a candidate as the router believes
 SERVED = -1  # the cause of a request that the mesh served whole
 UNSEEN = -2  # no copy within reach
@@ -82,6 +96,17 @@ def up_row(sources: Records, intervals: Records, source: int, at_us: int) -> int
 
 
 @kernel
+def keep_rate(sources: Records, rates: Records, source: int, at_us: int) -> None:
+    """Makes `uplink_bps` what it is at `at_us`; instants never go back."""
+    row, last = int(sources[source].rate_row), int(sources[source].last_rate_row)
+    while row < last and rates[row].start_us <= at_us:
+        sources[source].uplink_bps = rates[row].bps
+        row += 1
+    sources[source].rate_row = row
+    sources[source].rate_until_us = rates[row].start_us if row < last else NEVER_US
+
+
+@kernel
 def gone(rules: Rules, survival: float) -> int:
     return GONE_AS_FORECAST if survival < rules.gone_threshold else GONE_UNFORECAST
 
@@ -94,14 +119,20 @@ def standing_of(mesh: Mesh, slot: int, ts_us: int) -> int:
     if not sources[source].eligible:
         return INELIGIBLE
     row = up_row(sources, mesh.intervals, source, ts_us)
+    if rules.monitored:
+        believed = believed_up(mesh, source, (ts_us, ready_us))
+    else:
+        believed = row >= 0 or _unnoticed(sources, mesh.intervals, rules, source, (ts_us, ready_us))
+    if not believed:
+        return gone(rules, mesh.copies[slot].survival) if row < 0 else ROUTER_CHOICE
     if row < 0:
-        if _unnoticed(sources, mesh.intervals, rules, source, (ts_us, ready_us)):
-            return USABLE
-        return gone(rules, mesh.copies[slot].survival)
+        return USABLE if ready_us <= ts_us else IN_TRANSIT
     if not rules.keeps_copies and ready_us < mesh.intervals[row].start_us:
         return gone(rules, mesh.copies[slot].survival)
     if ready_us > ts_us:
         return IN_TRANSIT
+    if sources[source].rate_until_us <= ts_us:
+        keep_rate(sources, mesh.rates, source, ts_us)
     if sources[source].uplink_bps <= 0.0 or sources[source].busy_us - ts_us > rules.max_wait_us:
         return OVERLOADED
     return USABLE
@@ -111,11 +142,28 @@ def standing_of(mesh: Mesh, slot: int, ts_us: int) -> int:
 def _unnoticed(sources: Records, intervals: Records, rules: Rules, source: int, at: tuple[int, int]) -> bool:
     """Whether the router still sends requests for a copy (ready at at[1]) to a source that is off at at[0]."""
     row = sources[source].row
-    if row == sources[source].first_row or sources[source].uplink_bps <= 0.0:
+    if row == sources[source].first_row or sources[source].believed_bps <= 0.0:
         return False
     off_us = intervals[row - 1].end_us
     told = sources[source].known_gone_us >= off_us
     return bool(at[0] - off_us < rules.detection_us and not told and at[1] <= off_us)
+
+
+@kernel
+def believed_up(mesh: Mesh, source: int, at: tuple[int, int]) -> bool:
+    """As monitoring says, with its delay, unless a failure told otherwise; for a copy that is ready at at[1]."""
+    monitor, believed = mesh.monitor, mesh.believed
+    row, last = int(monitor[source].row), int(monitor[source].last_row)
+    while row < last and believed[row].end_us <= at[0]:
+        row += 1
+    monitor[source].row = row
+    failed_us = monitor[source].failed_us
+    if row < last and believed[row].start_us <= at[0]:
+        return not bool(believed[row].start_us <= failed_us <= at[0] < monitor[source].ask_again_us)
+    if row == monitor[source].first_row or mesh.sources[source].believed_bps <= 0.0:
+        return False
+    off_us = believed[row - 1].end_us
+    return bool(at[0] - off_us < mesh.rules.detection_us and failed_us < off_us and at[1] <= off_us)
 
 
 @kernel
@@ -147,11 +195,42 @@ def note_failure(sources: Records, rules: Rules, source: int, at_us: int, gone_u
 
 
 @kernel
+def distrust(mesh: Mesh, source: int, at_us: int, from_us: int) -> None:
+    """From `from_us` on a failure, seen coming at `at_us`, counts for more than the monitor; longer after each one."""
+    if not mesh.rules.monitored:
+        return
+    before = 1.0 / health_of(mesh.sources, mesh.rules, source, at_us) - 1.0
+    wait_us = max(mesh.rules.detection_us, mesh.rules.retry_us) * exp2(min(before, LONGEST_DISTRUST))
+    mesh.monitor[source].failed_us = max(mesh.monitor[source].failed_us, from_us)
+    mesh.monitor[source].ask_again_us = max(mesh.monitor[source].ask_again_us, from_us + round(wait_us))
+
+
+@kernel
+def latest_first_byte_us(mesh: Mesh, location: int) -> float:
+    """Longest time to a node's first byte that is tolerated beside tier 1's; endless without a rule or a POP."""
+    pop = mesh.pop[location]
+    if not mesh.rules.tolerates or pop < 0:
+        return np.inf
+    share = 1.0 + mesh.rules.tolerance_share
+    return float(mesh.paths[location, pop].rtt_ms * 1000.0 * share + mesh.rules.tolerance_us)
+
+
+@kernel
+def punctual(mesh: Mesh, source: int, request: Request, latest_us: float) -> int:
+    """USABLE if the first byte is expected in time; else the queue is too long, or the way itself."""
+    rtt_us = mesh.paths[request.location, source].rtt_ms * 1000.0
+    if rtt_us > latest_us:
+        return ROUTER_CHOICE
+    wait_us = max(0, mesh.sources[source].busy_us - request.ts_us)
+    return OVERLOADED if rtt_us + wait_us > latest_us else USABLE
+
+
+@kernel
 def score_candidate(mesh: Mesh, j: int, source: int, request: Request) -> None:
     wait_us = max(0, mesh.sources[source].busy_us - request.ts_us)
     # the free share of the allowed uplink: 1 with an empty queue, 0 with the longest one allowed
     free_share = 1.0 if wait_us == 0 else 1.0 - wait_us / mesh.rules.max_wait_us
-    mesh.candidates[j].free_bps = free_share * mesh.sources[source].uplink_bps
+    mesh.candidates[j].free_bps = free_share * mesh.sources[source].believed_bps
     mesh.candidates[j].score = total_score(
         mesh.paths[request.location, source].rtt_ms + wait_us / 1000.0,
         free_share,
@@ -165,6 +244,7 @@ def score_candidate(mesh: Mesh, j: int, source: int, request: Request) -> None:
 def judge_candidates(mesh: Mesh, n: int, request: Request) -> tuple[int, int]:
     """Scores the first n candidates: how many are usable, and the cause against the others."""
     usable, cause = 0, UNSEEN
+    latest_us = latest_first_byte_us(mesh, request.location)
     for j in range(n):
         slot = mesh.candidates[j].slot
         source = mesh.copies[slot].source
@@ -172,6 +252,8 @@ def judge_candidates(mesh: Mesh, n: int, request: Request) -> tuple[int, int]:
         if not mesh.paths[request.location, source].reach:
             continue
         standing = standing_of(mesh, slot, request.ts_us)
+        if standing == USABLE and latest_us < np.inf:
+            standing = punctual(mesh, source, request, latest_us)
         if standing == USABLE:
             score_candidate(mesh, j, source, request)
             usable += 1
@@ -223,17 +305,46 @@ def _pick_any(candidates: Records, n: int, skip: int) -> int:
 
 
 @kernel
-def transmit(sources: Records, source: int, end_of_up_us: int, asked_us: int, n_bytes: int) -> tuple[int, int, int]:
+def sent_until(sources: Records, rates: Records, source: int, span: tuple[int, int], n_bytes: int) -> tuple[int, int]:
+    """Bytes that the uplink sends of `n_bytes` from span[0] on, and when it ends.
+
+    It ends with the last byte, at span[1], or where the uplink is paused. Each piece is rounded down, so that no link is
+    ever exceeded.
+    """
+    at_us, end_us = span
+    left, bps = n_bytes, sources[source].uplink_bps
+    until_us, row = int(sources[source].rate_until_us), int(sources[source].rate_row)
+    while at_us < end_us:
+        while until_us <= at_us:
+            bps = rates[row].bps
+            row += 1
+            until_us = rates[row].start_us if row < sources[source].last_rate_row else NEVER_US
+        if bps <= 0.0:
+            break
+        done_us = at_us + duration_us(left, bps)
+        if done_us <= min(until_us, end_us):
+            return n_bytes, done_us
+        stop_us = min(until_us, end_us)
+        left -= min(floor((stop_us - at_us) * bps / 8e6), left - 1)
+        at_us = stop_us
+    return n_bytes - left, at_us
+
+
+@kernel
+def transmit(mesh: Mesh, source: int, end_of_up_us: int, asked_us: int, n_bytes: int) -> tuple[int, int, int]:
     """Bytes sent, when the first leaves and when the last does; fewer than asked if the node goes before the end."""
+    sources = mesh.sources
     start_us = max(asked_us, sources[source].busy_us)
-    finish_us = start_us + duration_us(n_bytes, sources[source].uplink_bps)
+    sent, finish_us = n_bytes, start_us + duration_us(n_bytes, sources[source].uplink_bps)
+    if finish_us > sources[source].rate_until_us:
+        sent, finish_us = sent_until(sources, mesh.rates, source, (start_us, NEVER_US), n_bytes)
     sources[source].busy_us = finish_us
     if finish_us <= end_of_up_us:
-        return n_bytes, start_us, finish_us
+        return sent, start_us, finish_us
     if start_us >= end_of_up_us:
         return 0, end_of_up_us, max(end_of_up_us, asked_us)
-    sent = floor((end_of_up_us - start_us) * sources[source].uplink_bps / 8e6)
-    return min(sent, n_bytes - 1), start_us, end_of_up_us
+    sent, _ = sent_until(sources, mesh.rates, source, (start_us, end_of_up_us), n_bytes)
+    return sent, start_us, end_of_up_us
 
 
 @kernel
@@ -246,13 +357,10 @@ def try_mesh(mesh: Mesh, n: int, request: Request) -> Outcome:
     while usable > 0 and attempt < mesh.rules.max_attempts:
         j = choose(mesh.candidates, mesh.rules, n, usable, (request.number, attempt))
         slot = mesh.candidates[j].slot
-        sent, start_us, finish_us = _ask(mesh, mesh.copies[slot].source, request, delay_us)
-        if sent == request.bytes:
-            return Outcome(slot, sent, start_us, finish_us, delay_us, attempt, SERVED)
-        lost = gone(mesh.rules, mesh.copies[slot].survival)
+        sent, start_us, finish_us, lost = _ask(mesh, slot, request, delay_us)
         if sent > 0:
             return Outcome(slot, sent, start_us, finish_us, delay_us, attempt, lost)
-        delay_us = finish_us - request.ts_us + mesh.rules.retry_us
+        delay_us = finish_us - request.ts_us + (0 if lost == OVERLOADED else mesh.rules.retry_us)
         cause = max(cause, lost)
         mesh.candidates[j].score = -np.inf
         usable -= 1
@@ -269,19 +377,34 @@ def unserved(cause: int) -> Outcome:
 
 
 @kernel
-def _ask(mesh: Mesh, source: int, request: Request, delay_us: int) -> tuple[int, int, int]:
-    """As `transmit`; a source that is gone already sends nothing from the instant it is asked."""
+def _ask(mesh: Mesh, slot: int, request: Request, delay_us: int) -> tuple[int, int, int, int]:
+    """As `transmit`, with the cause why the rest is not sent; a source that is gone already sends nothing from now on."""
     asked_us = request.ts_us + delay_us
-    row = up_row(mesh.sources, mesh.intervals, source, request.ts_us)
+    sources, source = mesh.sources, int(np.int64(mesh.copies[slot].source))
+    lost = gone(mesh.rules, mesh.copies[slot].survival)
+    row = up_row(sources, mesh.intervals, source, request.ts_us)
     if row < 0:
-        off_us = mesh.intervals[mesh.sources[source].row - 1].end_us
-        note_failure(mesh.sources, mesh.rules, source, request.ts_us, off_us)
-        return 0, asked_us, asked_us
-    end_us = mesh.intervals[row].end_us
-    sent, start_us, finish_us = transmit(mesh.sources, source, end_us, asked_us, request.bytes)
-    if sent < request.bytes:
-        note_failure(mesh.sources, mesh.rules, source, request.ts_us, end_us)
-    return sent, start_us, finish_us
+        distrust(mesh, source, request.ts_us, request.ts_us)
+        note_failure(sources, mesh.rules, source, request.ts_us, _off_since(mesh, source, request.ts_us))
+        return 0, asked_us, asked_us, lost
+    end_us, before_us = mesh.intervals[row].end_us, sources[source].busy_us
+    cut_us = asked_us + duration_us(request.bytes, mesh.rules.tier1_bps) + mesh.rules.deadline_us
+    sent, start_us, finish_us = transmit(mesh, source, min(end_us, cut_us), asked_us, request.bytes)
+    if sent == request.bytes:
+        return sent, start_us, finish_us, SERVED
+    if finish_us >= end_us:
+        distrust(mesh, source, request.ts_us, end_us)
+        note_failure(sources, mesh.rules, source, request.ts_us, end_us)
+        return sent, start_us, finish_us, lost
+    sources[source].busy_us = max(before_us, finish_us)  # nobody waits for the rest
+    return sent, start_us, finish_us, OVERLOADED
+
+
+@kernel
+def _off_since(mesh: Mesh, source: int, at_us: int) -> int:
+    """When a source that is off at `at_us` went away; then, if it never was up."""
+    row = mesh.sources[source].row
+    return at_us if row == mesh.sources[source].first_row else int(mesh.intervals[row - 1].end_us)
 
 
 @kernel
@@ -318,7 +441,8 @@ def book(mesh: Mesh, done: Outcome, request: Request, sums: Sums) -> tuple[int, 
         latency_us = done.start_us - request.ts_us + _rtt_us(mesh, location, source)
         transfer_us = latency_us + done.finish_us - done.start_us
         if rest > 0:
-            transfer_us += rules.retry_us + _rtt_us(mesh, location, pop) + rest_us
+            timeout_us = 0 if done.cause == OVERLOADED else rules.retry_us
+            transfer_us += timeout_us + _rtt_us(mesh, location, pop) + rest_us
             cell[RESUMED] += 1
             cell[RESUMED_BYTES] += rest
     else:

@@ -83,6 +83,34 @@ class Uptime:
             np.full(n_sources, NEVER_US, dtype=np.int64),
         )
 
+    def without(self, sources: Int64, start_us: int, end_us: int) -> Uptime:
+        """The same, with some sources off over `[start_us, end_us)`."""
+        node = self._node
+        cut = np.isin(node, sources) & (self.start_us < end_us) & (self.end_us > start_us)
+        before = np.where(cut, np.clip(start_us, self.start_us, self.end_us), self.end_us)
+        after = np.clip(end_us, self.start_us[cut], self.end_us[cut])
+        return Uptime.from_sessions(
+            np.concatenate([node, node[cut]]),
+            np.concatenate([self.start_us, after]),
+            np.concatenate([before, self.end_us[cut]]),
+            n_sources=len(self),
+        )
+
+    def including(self, sources: Int64, start_us: int, end_us: int) -> Uptime:
+        """The same, with some sources up over `[start_us, end_us)`."""
+        n = len(sources)
+        return Uptime.from_sessions(
+            np.concatenate([self._node, sources]),
+            np.concatenate([self.start_us, np.full(n, start_us, np.int64)]),
+            np.concatenate([self.end_us, np.full(n, end_us, np.int64)]),
+            n_sources=len(self),
+        )
+
+    @property
+    def _node(self) -> Int64:
+        """The source of each interval. (intervals,)"""
+        return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.offsets))
+
     def up_us(self, start_us: int, end_us: int) -> Int64:
         """Microseconds that each source was up inside `[start_us, end_us)`. (sources,)"""
         overlap = np.minimum(self.end_us, end_us) - np.maximum(self.start_us, start_us)

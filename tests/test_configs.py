@@ -14,11 +14,12 @@ from pipelines.typed import settings_classes, undocumented
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
-FILES = sorted(CONFIGS.glob("*/*.yaml"))
+FILES = sorted(CONFIGS.glob("*/**/*.yaml"))
 
 
 def kind_of(path: Path) -> str:
-    return path.parent.name.replace("_", "-")
+    """That of the folder of `configs` in which the file lies, however deep."""
+    return path.relative_to(CONFIGS).parts[0].replace("_", "-")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(CONFIGS).as_posix())
@@ -27,7 +28,8 @@ def test_file__loads_as_the_kind_of_its_folder(path: Path) -> None:
     assert kind_of(path) in KINDS
     load(kind_of(path), path, [])
     first = path.read_text(encoding="utf-8").splitlines()[0]
-    assert first == f"# yaml-language-server: $schema=../schema/{kind_of(path)}.json"
+    up = "../" * len(path.relative_to(CONFIGS).parts[:-1])
+    assert first == f"# yaml-language-server: $schema={up}schema/{kind_of(path)}.json"
 
 
 def test_files__are_there_for_every_kind() -> None:
