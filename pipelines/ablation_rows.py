@@ -25,7 +25,7 @@ from models.events import HOUR_US
 from pipelines.backtest import OptimisingPlanner
 from pipelines.contest import Contest, Player, Result
 from pipelines.outlook import ClairvoyantOutlook, Expectation, Outlook
-from pipelines.plan_rows import all_knowing, best_of, knowing, model_outlook, our_outlook, play_ours, rolled
+from pipelines.plan_rows import all_knowing, best_of, model_outlook, our_outlook, play_knowing, play_ours
 from pipelines.planning import NodeOutlook, outlook_from
 from pipelines.popularity_outlooks import nodes_now
 from pipelines.row_names import Row
@@ -102,7 +102,7 @@ def _perfect_demand(row: Row, contest: Contest) -> Result:
     truths = all_knowing(contest, _hours(contest))
     hours = contest.run.planning.horizon_hours
     mixed = [MixedOutlook(truth, forecast, horizon_hours=hours) for truth in truths]
-    return best_of([rolled(row, contest, knowing(contest, outlook)) for outlook in mixed])
+    return best_of([play_knowing(row, contest, outlook) for outlook in mixed])
 
 
 def _perfect_churn(row: Row, contest: Contest) -> Result:

@@ -92,14 +92,15 @@ def model_outlook(
 def _clairvoyant(row: Row, contest: Contest) -> Result:
     """Everything is known to it; how it had best look ahead is found by trying."""
     outlooks = all_knowing(contest, contest.run.clairvoyant_hours)
-    return best_of([rolled(row, contest, knowing(contest, outlook)) for outlook in outlooks])
+    return best_of([play_knowing(row, contest, outlook) for outlook in outlooks])
 
 
-def knowing(contest: Contest, outlook: Outlook) -> OptimisingPlanner:
-    """The optimiser with the truth: its refreshes need no thrift against forecasts that err."""
+def play_knowing(row: Row, contest: Contest, outlook: Outlook) -> Result:
+    """Ours with the truth in hand: its refreshes need no thrift against forecasts that err."""
     run = contest.run
     thriftless = replace(run.refresh, thrift=0.0)
-    return OptimisingPlanner(contest.arena.scene, outlook, run.planning, seed=run.seed, refresh=thriftless)
+    planner = OptimisingPlanner(contest.arena.scene, outlook, run.planning, seed=run.seed, refresh=thriftless)
+    return rolled(row, contest, planner, reactive=run.reactive)
 
 
 def all_knowing(contest: Contest, hours: Iterable[float]) -> list[ClairvoyantOutlook]:

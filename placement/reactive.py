@@ -47,9 +47,9 @@ class ReactiveSettings:
     """Share of each device's storage that plans leave free for it, in [0, 1); null sizes it by the model: the share of
     its location's requests that is expected for contents the forecast does not name, a half at most. What plans do not
     fill is used in any case."""
-    admit_requests: float = 3.0
+    admit_requests: float = 12.0
     """Recent requests from one location that tier 1 served, decayed, from which a segment is kept there."""
-    half_life_hours: float = 3.0
+    half_life_hours: float = 1.0
     """Half-life of that count, in hours."""
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ NEVER = ReactiveSettings(admit_requests=1e9)
 
 def test_reactive__keeps_what_is_asked_for_often_enough() -> None:
     """Three requests within the half-life fill a device, the fourth is served by it: one push, one hit."""
-    replay = ReactiveReplay(tiny_world(), ReactiveSettings(admit_requests=2.9))
+    replay = ReactiveReplay(tiny_world(), ReactiveSettings(admit_requests=2.9, half_life_hours=3.0))
     served = replay.serve(asked((0, 0), (1, 0), (2, 0), (100, 0)))
     tally = replay.finish()
     assert served.source.tolist()[:3] == [0, 0, 0]
