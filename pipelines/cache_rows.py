@@ -16,12 +16,12 @@ CACHES: dict[Row, CacheSettings] = {
 
 def _alone(row: Row, contest: Contest) -> Result:
     arena = contest.arena
-    return Result(row, Replay(arena.world, **contest.judge).play([arena.stretch.requests]), [])
+    return Result(row, Replay(arena.world, **contest.judge).play(arena.stretch.hours()), [])
 
 
 def _cache(row: Row, contest: Contest) -> Result:
     arena = contest.arena
-    return Result(row, CacheReplay(arena.world, CACHES[row], **contest.judge).play([arena.stretch.requests]), [])
+    return Result(row, CacheReplay(arena.world, CACHES[row], **contest.judge).play(arena.stretch.hours()), [])
 
 
 CACHE_ROWS: dict[Row, Player] = {"cdn-alone": _alone, **dict.fromkeys(CACHES, _cache)}

@@ -26,7 +26,7 @@ from models.forecast import ChurnForecast, DemandForecast
 from pipelines.planning import NodeOutlook, PlanningSettings, SegmentDemand, outlook_from, segment_demand
 from pipelines.requests import WatchThrough
 from pipelines.scene import Scene
-from placement.trace import SegmentRequests
+from pipelines.stretch import Trace, reader_of
 from placement.uptime import Uptime
 
 
@@ -122,17 +122,20 @@ class ModelOutlook:
 
 
 class ClairvoyantOutlook:
-    """True requests and true departures over the next `horizon_hours`: what no planner can know."""
+    """True requests and true departures over the next `horizon_hours`: what no planner can know.
 
-    def __init__(self, scene: Scene, requests: SegmentRequests, uptime: Uptime, *, horizon_hours: float) -> None:
-        self._scene, self._requests, self._uptime = scene, requests, uptime
+    Reads ahead in the trace, and holds no more of it than the horizon.
+    """
+
+    def __init__(self, scene: Scene, requests: Trace, uptime: Uptime, *, horizon_hours: float) -> None:
+        self._scene, self._requests, self._uptime = scene, reader_of(requests), uptime
         self._horizon_us = round(horizon_hours * HOUR_US)
 
     def at(self, at_us: int) -> Expectation:
         end_us = at_us + self._horizon_us
-        first, last = np.searchsorted(self._requests.ts_us, [at_us, end_us], side="left")
+        coming = self._requests.between(at_us, end_us)
         n_locations = len(self._scene.locations)
-        keys = self._requests.segment[first:last].astype(np.int64) * n_locations + self._requests.location[first:last]
+        keys = coming.segment.astype(np.int64) * n_locations + coming.location
         pairs, counts = np.unique(keys, return_counts=True)
         up_us = self._uptime.up_us(at_us, end_us)
         up_now = self._uptime.up_us(at_us, at_us + 1) > 0

@@ -121,7 +121,7 @@ def backtest(run: ReplayRun, home: Home, console: Console) -> Backtest:
     started = time.perf_counter()
     arena = Arena.read(inputs.path, run)
     seconds = {"read": time.perf_counter() - started}
-    console.note(f"{len(arena.stretch.requests):,} segment requests, {len(arena.stretch.instants())} planning instants")
+    console.note(f"{arena.stretch.n_requests:,} segment requests, {len(arena.stretch.instants())} planning instants")
     start_us = microseconds(run.window[0])
     champions = Champions(home)
     before = arena.log.before(start_us)
@@ -266,7 +266,7 @@ def _log(home: Home, run: ReplayRun, done: Backtest, value: dict[str, Any], fold
                       "data_hash": value["data_hash"], "code_commit": value["code_commit"]},
                 description="The report is report.html among this run's artifacts.",
                 datasets=[DatasetInput(run.tables, done.digest, run.tables, "backtest",
-                                       len(done.arena.stretch.requests))],
+                                       done.arena.stretch.n_requests)],
                 files=[(folder / REPORT, ""), (folder / RUN, "")],
             )
         )  # fmt: skip

@@ -150,6 +150,11 @@ class SegmentRequests:
         part = slice(first, last)
         return SegmentRequests(self.ts_us[part], self.segment[part], self.location[part], self.bytes[part])
 
+    def between(self, start_us: int, end_us: int) -> SegmentRequests:
+        """The requests in [start, end)."""
+        first, last = np.searchsorted(self.ts_us, [start_us, end_us], side="left")
+        return self.rows(int(first), int(last))
+
     def check(self, world: ReplayWorld) -> None:
         """Raises a ReplayError where a code or a size does not fit the world."""
         if len(self) == 0:
