@@ -11,7 +11,8 @@ from models.demand.forecaster import DemandForecaster
 from pipelines.arena import Arena
 from pipelines.backtest import PlanNote
 from pipelines.config import ReplayRun
-from pipelines.row_names import Row
+from pipelines.row_names import PlayedRow, Row
+from pipelines.saved_plan import FixedPlan
 from placement.tally import ReplayTally
 
 Watch = Callable[[int, int], None]
@@ -19,13 +20,17 @@ Watch = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Contest:
-    """The arena, the run's settings and the champions; `watch` is told how many plans are made, and of how many."""
+    """The arena, the run's settings and the champions; `watch` is told how many plans are made, and of how many.
+
+    `plan` is the saved plan that is played beside the other rows, if any.
+    """
 
     arena: Arena
     run: ReplayRun
     demand: DemandForecaster
     churn: ChurnForecaster
     watch: Watch
+    plan: FixedPlan | None = None
 
     @property
     def judge(self) -> dict[str, Any]:
@@ -39,12 +44,14 @@ class Result:
 
     Attributes:
         by_prior: plans for which the demand model's prior answered, because the model had lost to it lately.
+        notes: what a reader of the figures must know.
     """
 
-    row: Row
+    row: PlayedRow
     tally: ReplayTally
     plans: list[PlanNote]
     by_prior: int = 0
+    notes: tuple[str, ...] = ()
 
 
 Player = Callable[[Row, Contest], Result]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 Row = Literal[
     "cdn-alone",
@@ -14,10 +14,13 @@ Row = Literal[
     "ours",
     "clairvoyant",
 ]
+PLAN_ROW: Final = "plan"
+PlayedRow = Row | Literal["plan"]
+"""A configured row, or that of a saved plan, which the command line adds."""
 ALL_ROWS: tuple[Row, ...] = (
     "cdn-alone", "lru-paid", "lru-second-hit", "lru-free", "yesterday", "top-k", "ours", "clairvoyant",
 )  # fmt: skip
-ROW_NAMES: dict[Row, str] = {
+ROW_NAMES: dict[PlayedRow, str] = {
     "cdn-alone": "CDN alone",
     "lru-paid": "LRU, fills paid",
     "lru-second-hit": "LRU, second hit paid",
@@ -26,4 +29,5 @@ ROW_NAMES: dict[Row, str] = {
     "top-k": "Popularity top-k",
     "ours": "Premirror",
     "clairvoyant": "Clairvoyant",
+    PLAN_ROW: "Given plan",
 }
