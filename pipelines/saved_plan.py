@@ -5,13 +5,12 @@ Ids decide. A plan of other tables is refused with what they lack: its codes wou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.arena import Arena
@@ -57,11 +56,6 @@ class FixedPlan:
             name, at_us, of_tables = str(manifest["id"]), int(manifest["at_us"]), str(manifest["tables"])
         except (KeyError, ValueError) as error:
             raise InputError(f"{folder} is no plan: its manifest lacks {error}. Give a folder under `plans`.") from None
-        if at_us >= arena.stretch.end_us:
-            raise InputError(
-                f"Plan {name} starts at {iso(at_us)}, but the replay ends at {iso(arena.stretch.end_us)}. "
-                "Replay later days, or give an earlier plan."
-            )
         tables = {
             table: read_parquet(folder / f"{table}.parquet", table) for table in ("placements", "sources", "ranked")
         }
@@ -69,6 +63,11 @@ class FixedPlan:
         if mismatches:
             subject = f"plan {name} of the tables '{of_tables}', which cannot be played on the tables '{run.tables}'"
             raise InputError.listing(subject, mismatches)
+        if at_us >= arena.stretch.end_us:
+            raise InputError(
+                f"Plan {name} starts at {iso(at_us)}, but the replay ends at {iso(arena.stretch.end_us)}. "
+                "Replay later days, or give an earlier plan."
+            )
         holdings = _holdings(tables, arena.scene, start_us=max(at_us, arena.stretch.start_us))
         holdings.check(arena.world)
         return cls(name, at_us, holdings, _note(manifest, holdings, arena))
@@ -77,23 +76,22 @@ class FixedPlan:
 def _mismatches(tables: dict[str, pa.Table], scene: Scene) -> list[str]:
     """What the plan names and the tables lack, a sentence for each kind."""
     placements, ranked = tables["placements"], tables["ranked"]
-    contents = np.unique(np.concatenate([_ids(placements, "content"), _ids(ranked, "content")]).astype(str)).astype(
-        object
-    )
-    problems = [
-        _missing("sources", np.unique(_ids(placements, "source").astype(str)).astype(object), scene.source_codes),
+    contents = _distinct(_ids(placements, "content"), _ids(ranked, "content"))
+    problems = (
+        _missing("sources", _distinct(_ids(placements, "source")), scene.source_codes),
         _missing("contents", contents, scene.catalogue.codes),
-        _missing("locations", np.unique(_ids(ranked, "location").astype(str)).astype(object), scene.location_codes),
-    ]
+        _missing("locations", _distinct(_ids(ranked, "location")), scene.location_codes),
+    )
     found = [problem for problem in problems if problem]
     return found or _cut_otherwise(placements, scene)
 
 
-def _missing(what: str, ids: Objects, codes_of: Any) -> str:
+def _missing(what: str, ids: Objects, codes_of: Callable[[Objects], Int64]) -> str:
     lacking = ids[codes_of(ids) < 0]
     if len(lacking) == 0:
         return ""
-    return f"{len(lacking):,} of its {len(ids):,} {what} are not there, such as {_some(lacking)}."
+    named = ", ".join(repr(name) for name in lacking[:NAMED])
+    return f"{len(lacking):,} of its {len(ids):,} {what} are not there, such as {named}."
 
 
 def _cut_otherwise(placements: pa.Table, scene: Scene) -> list[str]:
@@ -165,9 +163,10 @@ def _ids(table: pa.Table, name: str) -> Objects:
     return np.asarray(table[name].to_pylist(), dtype=object)
 
 
+def _distinct(*ids: Objects) -> Objects:
+    """Each id once, in order."""
+    return np.array(sorted(set(np.concatenate(ids).tolist())), dtype=object)
+
+
 def _numbers(table: pa.Table, name: str) -> Int64:
     return np.asarray(table[name].to_numpy(), dtype=np.int64)
-
-
-def _some(ids: Sequence[str] | npt.NDArray[np.object_]) -> str:
-    return ", ".join(repr(str(name)) for name in ids[:NAMED])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from models.churn.forecaster import ChurnForecaster
+from models.demand.forecaster import DemandForecaster
 from models.events import HOUR_US
 from models.tables import INSTANT
 from pipelines.arena import Arena
+from pipelines.champions import Champion, saved_digest
 from pipelines.config import ReplayRun
 from pipelines.contest import Contest
-from pipelines.errors import InputError
+from pipelines.errors import InputError, TryLater
 from pipelines.jobs import instant_us, write_result
-from pipelines.replay import backtest, replay_step
+from pipelines.replay import Backtest, backtest, comparison
+from pipelines.row_runner import RowUnit, SavedModels, play_unit, rows_apart, rows_here, saved_models
 from pipelines.rows import play_row
 from pipelines.saved_plan import FixedPlan
 from pipelines.store import write_parquet
@@ -29,7 +34,6 @@ from placement.directory import SOURCES_SCHEMA
 from placement.errors import ReplayError
 from placement.plan import PLACEMENTS_SCHEMA
 from tests.conftest import GREEDY, QUIET, TinyHome
-from tests.pipelines.hand_plan import hand_home
 from tests.pipelines.test_cli import Command
 
 CONFIG: dict[str, Any] = {
@@ -64,7 +68,9 @@ def arena(tiny_world: TinyHome) -> Arena:
     return Arena.read(tiny_world.tables, run_of())
 
 
-def written_plan(folder: Path, arena: Arena, at_us: int, copies: list[tuple[int, int]], **wrong: Any) -> Path:
+def written_plan(
+    folder: Path, arena: Arena, at_us: int, copies: list[tuple[int, int]], *, of_tables: str = "tiny", **wrong: Any
+) -> Path:
     """A plan's folder with copies (content code, source code) of segment 0, and with columns replaced by wrong ones."""
     scene = arena.scene
     content, source = (np.array(column, dtype=np.int64) for column in zip(*copies, strict=True))
@@ -82,7 +88,7 @@ def written_plan(folder: Path, arena: Arena, at_us: int, copies: list[tuple[int,
     ranked: dict[str, Any] = {
         "content": held["content"],
         "segment": held["segment"],
-        "location": scene.locations[scene.location[source]],
+        "location": wrong.pop("location", scene.locations[scene.location[source]]),
     }
     tables = {
         "placements": pa.table({**held, **wrong}, schema=PLACEMENTS_SCHEMA),
@@ -90,7 +96,7 @@ def written_plan(folder: Path, arena: Arena, at_us: int, copies: list[tuple[int,
         "ranked": pa.table(ranked),
     }
     folder.mkdir(parents=True)
-    write_result(folder, tables, {"id": folder.name, "at_us": at_us, "tables": "tiny", "status": "feasible"})
+    write_result(folder, tables, {"id": folder.name, "at_us": at_us, "tables": of_tables, "status": "feasible"})
     return folder
 
 
@@ -147,11 +153,12 @@ def test_plan__that_does_not_fit_is_refused_in_words(arena: Arena, tmp_path: Pat
 
 
 def test_plan__of_another_world_names_the_mismatch(
-    command: Command, tiny_world: TinyHome, config: str, tmp_path: Path
+    command: Command, tiny_world: TinyHome, arena: Arena, config: str, tmp_path: Path
 ) -> None:
     """Both names of tables, and what the plan's ids are that nobody knows; all kinds at once, before a model is read."""
-    other = hand_home(tmp_path / "other", [("a", "n0")])
-    said = command.refused(tiny_world.home.root, "replay", "-c", config, "--plan", str(other.current))
+    ids = {"content": ["a"], "source": ["n0"], "location": ["here"]}
+    other = written_plan(tmp_path / "placed", arena, NOON, [(0, arena.scene.n_pops)], of_tables="hand", **ids)
+    said = command.refused(tiny_world.home.root, "replay", "-c", config, "--plan", str(other))
     assert "3 mistakes in plan placed of the tables 'hand', which cannot be played on the tables 'tiny'" in said
     assert "1 of its 1 sources are not there, such as 'n0'." in said
     assert "contents are not there, such as 'a'" in said
@@ -192,13 +199,28 @@ def test_day__without_requests_is_played(operated_home: TinyHome) -> None:
     assert rule.tally.requests[12:].sum() == 0 < rule.tally.requests[:12].sum()
 
 
-def test_processes__do_not_change_the_numbers(operated_home: TinyHome) -> None:
-    """One process or two, with our models in one of the rows: the same bytes of run.json but for the seconds."""
+def test_processes__do_not_change_the_numbers(tiny_home: TinyHome, arena: Arena) -> None:
+    """Here or in two processes that read tables and models themselves: the same bytes of the comparison, in order."""
     run = run_of(rows=["lru-paid", "ours"])
-    written = []
-    for processes in (1, 2):
-        value, _ = replay_step(run, operated_home.home, QUIET, processes=processes)
-        found = json.loads(Path(value["report"]).with_name("run.json").read_text(encoding="utf-8"))
-        assert list(found.pop("seconds")) == ["read", "lru-paid", "ours"]
-        written.append(json.dumps(found))
+    demand = Champion(DemandForecaster.load(tiny_home.artefact("demand")), "none")
+    churn = Champion(ChurnForecaster.load(tiny_home.artefact("churn")), "none")
+    here = rows_here(run.rows, arena, run, (demand.model, churn.model), None, QUIET)
+    with ExitStack() as keep:
+        models = saved_models(tiny_home.home, (demand, churn), keep)
+        units = [RowUnit(row, run, tiny_home.tables, models, None) for row in run.rows]
+        apart = rows_apart(units, 2, QUIET)
+    assert not models.demand.exists()
+    written = [
+        json.dumps(comparison(Backtest(run, arena, [one.result for one in played], demand, churn, "", {})))
+        for played in (here, apart)
+    ]
     assert written[0] == written[1]
+    assert [one.result.row for one in apart] == list(run.rows)
+
+
+def test_models__that_changed_meanwhile_are_noticed(tiny_home: TinyHome) -> None:
+    """A champion that is fetched while rows are played would make one comparison of two models."""
+    folders = [tiny_home.artefact(kind) for kind in ("demand", "churn")]
+    models = SavedModels(folders[0], folders[1], ("another", saved_digest(folders[1])))
+    with pytest.raises(TryLater, match="A champion changed while the replay began"):
+        play_unit(RowUnit("cdn-alone", run_of(), tiny_home.tables, models, None))
