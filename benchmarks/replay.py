@@ -1,7 +1,9 @@
 """How fast the judge plays: requests per second and core, beside libcachesim's LRU and S3-FIFO on the same trace.
 
     python -m benchmarks.replay --requests 1000000 --candidates 8
+    python -m benchmarks.replay --requests 100000000 --candidates 8 --streamed
 
+The second draws the trace part by part, a million requests a day, and tells the most memory that the process ever held.
 Prints one JSON object with machine and versions. Compilation is outside the clock (one warm-up call).
 """
 
@@ -11,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import time
 from collections.abc import Callable
 from functools import partial
@@ -26,14 +29,17 @@ from placement.uptime import Uptime
 
 HOUR_US = 3_600_000_000
 POLICIES: dict[CachePolicy, str] = {"lru": "lru", "s3-fifo": "s3_fifo"}
+DAY_US = 24 * HOUR_US
+DAILY_REQUESTS = 1_000_000
 N_LOCATIONS, N_POPS, N_NODES, N_SEGMENTS = 29, 6, 1800, 50_000
 
 
-def busy_day(n_requests: int, seed: int) -> tuple[ReplayWorld, SegmentRequests]:
-    """A day of Zipf requests on 1,800 nodes that come and go four times."""
+def busy_day(n_requests: int, seed: int, *, days: int = 1) -> tuple[ReplayWorld, SegmentRequests]:
+    """Days of Zipf requests on 1,800 nodes that come and go four times a day."""
     rng = np.random.default_rng(seed)
     n = N_POPS + N_NODES
-    starts = rng.integers(0, 24 * HOUR_US, 4 * n)
+    end_us, sessions = days * DAY_US, 4 * n * days
+    starts = rng.integers(0, end_us, sessions)
     world = ReplayWorld(
         segment_bytes=rng.integers(100_000, 4_000_000, N_SEGMENTS),
         location=rng.integers(0, N_LOCATIONS, n).astype(np.int32),
@@ -45,14 +51,19 @@ def busy_day(n_requests: int, seed: int) -> tuple[ReplayWorld, SegmentRequests]:
         distance_km=rng.uniform(5, 3000, (N_LOCATIONS, n)).astype(np.float32),
         reach=np.ones((N_LOCATIONS, n), np.bool_),
         uptime=Uptime.from_sessions(
-            rng.integers(0, n, 4 * n), starts, starts + rng.integers(HOUR_US, 12 * HOUR_US, 4 * n), n_sources=n
+            rng.integers(0, n, sessions), starts, starts + rng.integers(HOUR_US, 12 * HOUR_US, sessions), n_sources=n
         ),
         egress_cost_per_gb=np.full(n, 0.02),
     )
-    segment = np.minimum(rng.zipf(1.2, n_requests) - 1, N_SEGMENTS - 1).astype(np.int32)
-    ts_us = np.sort(rng.integers(0, 24 * HOUR_US, n_requests))
-    location = rng.integers(0, N_LOCATIONS, n_requests).astype(np.int32)
-    return world, SegmentRequests(ts_us, segment, location, world.segment_bytes[segment])
+    return world, drawn_requests(world, n_requests, rng, (0, end_us))
+
+
+def drawn_requests(world: ReplayWorld, n: int, rng: np.random.Generator, window: tuple[int, int]) -> SegmentRequests:
+    """So many Zipf requests, anywhere and at any time of the window."""
+    segment = np.minimum(rng.zipf(1.2, n) - 1, N_SEGMENTS - 1).astype(np.int32)
+    ts_us = np.sort(rng.integers(*window, n))
+    location = rng.integers(0, N_LOCATIONS, n).astype(np.int32)
+    return SegmentRequests(ts_us, segment, location, world.segment_bytes[segment])
 
 
 def copies_of_the_head(world: ReplayWorld, candidates: int) -> Holdings:
@@ -91,17 +102,46 @@ def libcachesim_cache(
     return play
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=1_000_000)
-    parser.add_argument("--candidates", type=int, default=8)
-    options = parser.parse_args()
-    world, requests = busy_day(options.requests, seed=0)
-    plan = copies_of_the_head(world, options.candidates)
+def streamed(n_requests: int, candidates: int, seed: int) -> dict[str, object]:
+    """Plays a trace that is drawn day by day; the clock runs while the judge plays, not while the trace is drawn."""
+    days = -(-n_requests // DAILY_REQUESTS)
+    warm_world, warm = busy_day(10_000, seed)
+    Replay(warm_world).play([warm], [copies_of_the_head(warm_world, candidates)])
+    world, _ = busy_day(0, seed, days=days)
+    replay = Replay(world, seed=seed)
+    replay.adopt(copies_of_the_head(world, candidates))
+    spent, first_day_bytes = 0.0, 0
+    for day in range(days):
+        n = min(DAILY_REQUESTS, n_requests - day * DAILY_REQUESTS)
+        part = drawn_requests(world, n, np.random.default_rng([seed, day]), (day * DAY_US, (day + 1) * DAY_US))
+        start = time.process_time()
+        replay.serve(part)
+        spent += time.process_time() - start
+        first_day_bytes = first_day_bytes or peak_bytes()
+    tally = replay.finish()
+    return {
+        "requests": tally.n_requests,
+        "candidates": candidates,
+        "requests_per_cpu_second": round(n_requests / spent),
+        "mesh_share": tally.mesh_bytes / tally.requested_bytes,
+        "peak_memory_bytes_after_a_day": first_day_bytes,
+        "peak_memory_bytes": peak_bytes(),
+    }
+
+
+def peak_bytes() -> int:
+    """The most memory that this process ever held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def compared(n_requests: int, candidates: int) -> dict[str, object]:
+    """Rows of a comparison on a busy day, and one LRU beside libcachesim's."""
+    world, requests = busy_day(n_requests, seed=0)
+    plan = copies_of_the_head(world, candidates)
     capacity = 10**9
     rows: dict[str, Callable[[], object]] = {
         "cdn_alone": lambda: Replay(world).play([requests]),
-        f"plan_{options.candidates}_candidates": lambda: Replay(world).play([requests], [plan]),
+        f"plan_{candidates}_candidates": lambda: Replay(world).play([requests], [plan]),
         "lru_on_devices_every_miss": lambda: CacheReplay(world, CacheSettings("every_miss")).play([requests]),
         "s3_fifo_on_devices_every_miss": lambda: CacheReplay(world, CacheSettings("every_miss", policy="s3-fifo")).play(
             [requests]
@@ -115,18 +155,27 @@ def main() -> None:
         f"{name}_single_over_libcachesim": rate[f"{name}_single"] / rate[f"libcachesim_{name}_single"]
         for name in POLICIES.values()
     }
-    print(
-        json.dumps(
-            {
-                "requests": len(requests),
-                "requests_per_cpu_second": {name: round(value) for name, value in rate.items()},
-                **ratios,
-                "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
-                "versions": {name: version(name) for name in ("libcachesim", "numba", "numpy")},
-            },
-            indent=2,
-        )
+    return {
+        "requests": len(requests),
+        "requests_per_cpu_second": {name: round(value) for name, value in rate.items()},
+        **ratios,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=1_000_000)
+    parser.add_argument("--candidates", type=int, default=8)
+    parser.add_argument("--streamed", action="store_true", help="draw and play the trace day by day")
+    options = parser.parse_args()
+    found = (
+        streamed(options.requests, options.candidates, seed=0)
+        if options.streamed
+        else compared(options.requests, options.candidates)
     )
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    versions = {name: version(name) for name in ("libcachesim", "numba", "numpy")}
+    print(json.dumps({**found, "machine": machine, "versions": versions}, indent=2))
 
 
 if __name__ == "__main__":

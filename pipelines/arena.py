@@ -1,6 +1,7 @@
 """What every row of a comparison shares: the world as it truly was, the requests cut into segments, the tiers.
 
-Built once from a tables folder; no planner sees it.
+Built once from a tables folder; no planner sees it. Segment requests are read as they are played; what stays is the
+static tables and, for the models, 24 bytes a view of the log and 20 of how far it was watched.
 """
 
 from __future__ import annotations
@@ -16,10 +17,9 @@ import pyarrow as pa
 from models.churn.history import SessionHistory
 from models.churn.outages import with_outages
 from models.events import DAY_US, RequestLog
-from pipelines.backtest import Stretch
 from pipelines.config import ReplayRun, microseconds
-from pipelines.errors import InputError
 from pipelines.planning import judge_sources
+from pipelines.request_trace import RequestTrace
 from pipelines.requests import Playback, RequestRows, WatchThrough
 from pipelines.scene import Int8, Scene, read_scene
 from pipelines.store import (
@@ -30,6 +30,7 @@ from pipelines.store import (
     read_telemetry,
     read_world,
 )
+from pipelines.stretch import Stretch
 from placement.audience import AudienceSizes
 from placement.tally import ReplayTally
 from placement.tiers import TierSettings
@@ -59,38 +60,31 @@ class Arena:
     @cached_property
     def audiences(self) -> AudienceSizes:
         """How often each segment is asked for at each place in the whole window."""
-        return AudienceSizes.count(self.world, [self.stretch.requests])
+        return AudienceSizes.count(self.world, self.stretch.hours())
 
     @classmethod
     def read(cls, folder: Path, run: ReplayRun) -> Arena:
         """Reads the tables folder.
 
         Raises:
-            InputError: no request lies in the window.
+            InputError: no request lies in the window, or one names what the other tables lack.
+            TableError: the requests are not in time order.
         """
         start_us, end_us = (microseconds(t) for t in run.window)
         scene = read_scene(folder)
-        rows = RequestRows.read(folder, scene, before_us=end_us)
-        played = rows.between(start_us, end_us)
-        if len(played) == 0:
-            raise InputError(
-                f"{folder}: no request lies in the window {run.window[0]} to {run.window[1]}; choose days of the data."
-            )
+        trace = RequestTrace.find(folder, scene, Playback(run.segment_seconds), (start_us, end_us))
         availability = read_availability(folder)
         telemetry = read_telemetry(folder) if has_table(folder, "telemetry") else None
         facts = read_world(folder) or {}
         uptime = _uptime(scene, availability)
         world = _world(scene, uptime, _tiers(scene, uptime, start_us, run.planning.tiers), run, facts)
-        requests = Playback(run.segment_seconds).cut(played, scene)
-        # The last view's later segments fall after the window; they are played, and counted in its last hour's epoch.
-        requests = requests.rows(0, int(np.searchsorted(requests.ts_us, end_us, side="left")))
         return cls(
             scene=scene,
             world=world,
-            stretch=Stretch(requests, start_us, end_us, run.every_hours),
+            stretch=Stretch(trace, start_us, end_us, run.every_hours),
             log=read_request_log(folder, before_us=end_us),
             history=with_outages(SessionHistory.from_arrow(availability, read_nodes(folder), telemetry)),
-            watch=WatchThrough.count(rows, scene),
+            watch=WatchThrough.count_all(RequestRows.stream(folder, scene, before_us=end_us), scene),
             facts=facts,
         )
 

@@ -19,6 +19,7 @@ from pipelines.outlook import Expectation, Outlook
 from pipelines.plan_prices import SourcePrices
 from pipelines.planning import Copies, PlannedInstance, PlanningSettings, instance
 from pipelines.scene import Scene
+from pipelines.stretch import Stretch
 from placement.audience import AudienceCount
 from placement.plan import Plan
 from placement.popularity import most_popular_copies
@@ -221,26 +222,6 @@ def note_of(planned: PlannedInstance, plan: Plan, *, seconds: float = 0.0) -> Pl
 def _by_tier(planned: PlannedInstance, source: np.ndarray[tuple[int], np.dtype[np.generic]]) -> tuple[int, int, int]:
     counts = np.bincount(planned.problem.sources.tier[source], minlength=4)
     return int(counts[1]), int(counts[2]), int(counts[3])
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """The trace of a backtest: segment requests of [start, end), planned anew every `every_hours`."""
-
-    requests: SegmentRequests
-    start_us: int
-    end_us: int
-    every_hours: float
-
-    def instants(self) -> list[int]:
-        return list(range(self.start_us, self.end_us, round(self.every_hours * HOUR_US)))
-
-    def parts(self) -> Iterator[tuple[int, SegmentRequests]]:
-        """Each planning instant with the requests until the next one."""
-        instants = self.instants()
-        bounds = np.searchsorted(self.requests.ts_us, [*instants, self.end_us], side="left")
-        for at_us, first, last in zip(instants, bounds, bounds[1:], strict=False):
-            yield at_us, self.requests.rows(int(first), int(last))
 
 
 def roll(

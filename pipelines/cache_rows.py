@@ -53,9 +53,9 @@ def _cache(row: Row, contest: Contest) -> Result:
 
 
 def _played(row: Row, contest: Contest, replay: Replay | CacheReplay) -> Result:
-    requests = contest.arena.stretch.requests
     audience = AudienceCount(contest.arena.audiences)
-    audience.add(requests, replay.serve(requests))
+    for requests in contest.arena.stretch.hours():
+        audience.add(requests, replay.serve(requests))
     return Result(row, replay.finish(), [], audience=audience.tally())
 
 
@@ -71,7 +71,7 @@ def _pooled(caches: PooledSettings, contest: Contest) -> ReplayTally:
     """Rows that differ only in who pays for a fill have the same hits: played once."""
     arena, key = contest.arena, (caches, contest.run.replay)
     if key not in arena.played:
-        arena.played[key] = play_pooled(arena.world, [arena.stretch.requests], caches, settings=contest.run.replay)
+        arena.played[key] = play_pooled(arena.world, arena.stretch.hours(), caches, settings=contest.run.replay)
     return arena.played[key]
 
 

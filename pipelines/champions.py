@@ -113,7 +113,7 @@ class Champions:
             model = load(folder / "model")
             number = (folder / "version").read_text(encoding="utf-8").strip()
             why = f"{MODEL_NAMES[kind]}: last good local copy, because {reason}"
-            return Champion(model, number, why, _digest(folder / "model"))
+            return Champion(model, number, why, saved_digest(folder / "model"))
         except (ArtefactError, OSError):
             return Champion(fitted(), "none", f"{MODEL_NAMES[kind]}: {last_resort}, because {reason}")
 
@@ -129,10 +129,10 @@ class Champions:
             if folder.exists():
                 folder.rename(Path(beside) / "old")
             new.rename(folder)
-        return Champion(model, version, digest=_digest(folder / "model"))
+        return Champion(model, version, digest=saved_digest(folder / "model"))
 
 
-def _digest(saved: Path) -> str:
+def saved_digest(saved: Path) -> str:
     """Of a saved model's manifest, which holds the checksum of every other file."""
     return hashlib.sha256((saved / MANIFEST).read_bytes()).hexdigest()
 

@@ -297,6 +297,14 @@ def route(
 @app.command()
 def replay(
     config: ConfigOption,
+    processes: Annotated[
+        int,
+        typer.Option(min=0, help="Rows played at once, each in a process; 0: one a core. The numbers are the same."),
+    ] = 1,
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a plan (plans/ID or plans/current) to play beside the rows, as it is."),
+    ] = None,
     overrides: SetOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -307,7 +315,7 @@ def replay(
     from pipelines.replay import replay_step
 
     console = Console(as_json, quiet)
-    console.result(*replay_step(settings, _home(home), console))
+    console.result(*replay_step(settings, _home(home), console, processes=processes, plan_folder=plan))
 
 
 @app.command("what-if")

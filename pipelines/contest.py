@@ -12,7 +12,8 @@ from pipelines.arena import Arena
 from pipelines.backtest import PlanNote
 from pipelines.config import ReplayRun
 from pipelines.memo import Memo
-from pipelines.row_names import Row
+from pipelines.row_names import PlayedRow, Row
+from pipelines.saved_plan import FixedPlan
 from placement.audience import AudienceTally
 from placement.tally import ReplayTally
 
@@ -24,6 +25,7 @@ class Contest:
     """The arena, the run's settings and the champions; `watch` is told how many plans are made, and of how many.
 
     `memo` holds what rows need not do twice; contests of one backtest share it.
+    `plan` is the saved plan that is played beside the other rows, if any.
     """
 
     arena: Arena
@@ -32,6 +34,7 @@ class Contest:
     churn: ChurnForecaster
     watch: Watch
     memo: Memo = field(default_factory=Memo)
+    plan: FixedPlan | None = None
 
     @property
     def judge(self) -> dict[str, Any]:
@@ -46,13 +49,15 @@ class Result:
     Attributes:
         by_prior: plans for which the demand model's prior answered, because the model had lost to it lately.
         audience: what the mesh served by how many asked; None where it was not counted.
+        notes: what a reader of the figures must know.
     """
 
-    row: Row
+    row: PlayedRow
     tally: ReplayTally
     plans: list[PlanNote]
     by_prior: int = 0
     audience: AudienceTally | None = None
+    notes: tuple[str, ...] = ()
 
 
 Player = Callable[[Row, Contest], Result]

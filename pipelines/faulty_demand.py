@@ -12,7 +12,7 @@ from models.observation import with_gaps_found
 from pipelines.arena import Arena
 from pipelines.requests import Playback, RequestRows
 from pipelines.scene import Int64
-from placement.trace import SegmentRequests
+from pipelines.stretch import MergedTrace
 
 MINUTE_US = 60_000_000
 
@@ -45,7 +45,7 @@ def with_crowd(arena: Arena, crowd: Crowd, *, segment_seconds: float, rng: np.ra
     played = Playback(segment_seconds).cut(views, arena.scene)
     stretch = arena.stretch
     played = played.rows(0, int(np.searchsorted(played.ts_us, stretch.end_us, side="left")))
-    requests = _merged(stretch.requests, played)
+    requests = MergedTrace(stretch.requests, played)
     log = _with_rows(
         arena.log, views.ts_us, arena.scene.catalogue.contents[views.content], arena.scene.locations[views.location]
     )
@@ -109,12 +109,6 @@ def _views(arena: Arena, crowd: Crowd, rng: np.random.Generator) -> RequestRows:
         segment=np.full(len(ts_us), -1, np.int64),
         bytes=np.minimum(watched * scene.catalogue.segment_bytes[content], scene.catalogue.bytes[content]),
     )
-
-
-def _merged(one: SegmentRequests, other: SegmentRequests) -> SegmentRequests:
-    order = np.argsort(np.concatenate([one.ts_us, other.ts_us]), kind="stable")
-    names = ("ts_us", "segment", "location", "bytes")
-    return SegmentRequests(*(np.concatenate([getattr(one, name), getattr(other, name)])[order] for name in names))
 
 
 def _with_rows(log: RequestLog, ts_us: Int64, content: Ids, location: Ids) -> RequestLog:

@@ -27,6 +27,7 @@ from models.forecast import ChurnForecast, DemandForecast
 from pipelines.planning import NodeOutlook, PlanningSettings, SegmentDemand, outlook_from, segment_demand
 from pipelines.requests import WatchThrough
 from pipelines.scene import Scene
+from pipelines.stretch import Trace, reader_of
 from placement.trace import SegmentRequests
 from placement.uplinks import UplinkSchedule
 from placement.uptime import Uptime
@@ -155,7 +156,8 @@ class ClairvoyantOutlook:
     """True requests, departures and uplinks over the next `horizon_hours`: what no planner can know.
 
     The truth ends with what is replayed: what would be asked for afterwards counts for no row, so that knowing it could
-    only mislead. Near the end both look no further than `end_us`.
+    only mislead. Near the end both look no further than `end_us`. It reads ahead in the trace, and holds no more of it
+    than the horizon.
 
     Args:
         requests: all that are played.
@@ -167,14 +169,14 @@ class ClairvoyantOutlook:
     def __init__(
         self,
         scene: Scene,
-        requests: SegmentRequests,
+        requests: Trace,
         uptime: Uptime,
         *,
         horizon_hours: float,
         end_us: int | None = None,
         uplinks: UplinkSchedule | None = None,
     ) -> None:
-        self._scene, self._requests, self._uptime, self._uplinks = scene, requests, uptime, uplinks
+        self._scene, self._requests, self._uptime, self._uplinks = scene, reader_of(requests), uptime, uplinks
         self._horizon_us, self._end_us = round(horizon_hours * HOUR_US), end_us
 
     def at(self, at_us: int) -> Expectation:
@@ -205,8 +207,7 @@ class ClairvoyantOutlook:
 
     def coming(self, start_us: int, end_us: int) -> SegmentRequests:
         """Requests of [start, end); no later call may start earlier."""
-        first, last = np.searchsorted(self._requests.ts_us, [start_us, end_us], side="left")
-        return self._requests.rows(int(first), int(last))
+        return self._requests.between(start_us, end_us)
 
     def pairs(self, requests: SegmentRequests) -> Int64:
         """One number for the segment and the location of each request. (requests,)"""

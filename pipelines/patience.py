@@ -18,6 +18,7 @@ import numpy as np
 from models.events import HOUR_US, Float64, Int64
 from pipelines.outlook import ClairvoyantOutlook, Expectation
 from pipelines.scene import Scene
+from pipelines.stretch import Trace
 from placement.trace import SegmentRequests
 from placement.uplinks import UplinkSchedule
 from placement.uptime import Uptime
@@ -37,7 +38,7 @@ class PatientOutlook(ClairvoyantOutlook):
     def __init__(
         self,
         scene: Scene,
-        requests: SegmentRequests,
+        requests: Trace,
         uptime: Uptime,
         *,
         every_hours: float,
@@ -50,17 +51,18 @@ class PatientOutlook(ClairvoyantOutlook):
 
     def at(self, at_us: int) -> Expectation:
         next_us = self.until(at_us + self._every_us)
-        now = self.pairs(self.coming(at_us, next_us))
-        later, worth = self._worth_keeping(next_us, self.until(at_us + self._horizon_us))
+        coming = self.coming(at_us, max(next_us, self.until(at_us + self._horizon_us)))
+        n_now = int(np.searchsorted(coming.ts_us, next_us, side="left"))
+        now = self.pairs(coming.rows(0, n_now))
+        later, worth = self._worth_keeping(coming.rows(n_now, len(coming)), next_us)
         pair, row = np.unique(np.concatenate((now, later)), return_inverse=True)
         counts = np.concatenate((np.ones(len(now)), worth))
         requests = np.asarray(np.bincount(row, counts, minlength=len(pair)), dtype=np.float64)
         hours = (next_us - at_us) / HOUR_US
         return Expectation(self.demand(pair, requests), self.nodes(at_us, next_us), horizon_hours=hours)
 
-    def _worth_keeping(self, next_us: int, end_us: int) -> tuple[Int64, Float64]:
-        """Pairs that are asked for in [next, end), and what holding them until then is worth, in requests below 1."""
-        coming = self.coming(next_us, max(next_us, end_us))
+    def _worth_keeping(self, coming: SegmentRequests, next_us: int) -> tuple[Int64, Float64]:
+        """Pairs that are asked for after the next plan, and what holding them until then is worth, in requests below 1."""
         pair, first = np.unique(self.pairs(coming), return_index=True)
         gap_hours = (coming.ts_us[first] - next_us) / HOUR_US
         return pair, np.exp2(-gap_hours / HALF_LIFE_HOURS)

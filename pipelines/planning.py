@@ -140,6 +140,7 @@ class PlannedInstance:
             forecast_segment=self.demand.segment.astype(np.int32),
             forecast_location=self.demand.location.astype(np.int32),
             eligible=self.problem.sources.eligible,
+            names=tuple(self.problem.sources.source.tolist()),
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,20 +25,20 @@ from pipelines.arena import Arena
 from pipelines.champions import Champion, Champions
 from pipelines.config import DataSource, ReplayRun, microseconds
 from pipelines.console import Console, table
-from pipelines.contest import Contest, Result
+from pipelines.contest import Result
 from pipelines.errors import PipelineError
 from pipelines.faulty_arena import with_faults
 from pipelines.home import Home
 from pipelines.inputs import Inputs
 from pipelines.intervals import share_estimate
 from pipelines.jobs import iso, job_id
-from pipelines.memo import Memo
 from pipelines.movement import Movement
 from pipelines.provenance import code_commit, settings_digest
 from pipelines.report import render
 from pipelines.report_data import ReportData
-from pipelines.row_names import GROUP_OF, ROW_GROUPS, ROW_NAMES
-from pipelines.rows import play_row
+from pipelines.row_names import GROUP_OF, PLAN_ROW, ROW_GROUPS, ROW_NAMES, PlayedRow
+from pipelines.row_runner import RowUnit, rows_apart, rows_here, saved_models
+from pipelines.saved_plan import FixedPlan
 from pipelines.saved_report import DATA, REPORT, RUN
 from pipelines.staging import staged_folder
 from pipelines.typed import flat
@@ -55,6 +56,7 @@ class Backtest:
     churn: Champion
     digest: str
     seconds: dict[str, float]
+    plan: FixedPlan | None = None
 
     def result(self, row: str) -> Result | None:
         return next((r for r in self.results if r.row == row), None)
@@ -100,31 +102,38 @@ class Backtest:
         return found
 
 
-def backtest(run: ReplayRun, home: Home, console: Console) -> Backtest:
-    """Plays every row of the run."""
+def backtest(
+    run: ReplayRun, home: Home, console: Console, *, processes: int = 1, plan_folder: Path | None = None
+) -> Backtest:
+    """Plays every row of the run, and that of a saved plan where one is given.
+
+    Args:
+        run: what is played.
+        home: tables and models.
+        console: is told how far it is.
+        processes: rows that are played at once, each in a process; 0 is one for each core. The numbers do not depend
+            on it.
+        plan_folder: a folder under `plans`; its plan is played beside the rows, without planning anew.
+    """
     inputs = Inputs.find(DataSource(tables=run.tables), home)
     started = time.perf_counter()
     arena = with_faults(Arena.read(inputs.path, run), run)
+    plan = None if plan_folder is None else FixedPlan.read(plan_folder, arena, run)
     seconds = {"read": time.perf_counter() - started}
-    console.note(f"{len(arena.stretch.requests):,} segment requests, {len(arena.stretch.instants())} planning instants")
+    console.note(f"{arena.stretch.n_requests:,} segment requests, {len(arena.stretch.instants())} planning instants")
     demand, churn = champions_before(home, arena, run)
-    results, memo = [], Memo()
-    with console.progress() as progress:
-        for row in run.rows:
-            began = time.perf_counter()
-            name = ROW_NAMES[row]
-            contest = Contest(
-                arena,
-                run,
-                demand.model,
-                churn.model,
-                watch=lambda done, total, name=name: progress(name, done, total),  # type: ignore[misc]
-                memo=memo,
-            )
-            results.append(play_row(row, contest))
-            seconds[row] = time.perf_counter() - began
-            console.note(f"{name}: {results[-1].tally.net_share:.1%} kept off the CDN, net ({seconds[row]:.1f} s)")
-    return Backtest(run, arena, results, demand, churn, inputs.digest, seconds)
+    rows: tuple[PlayedRow, ...] = run.rows if plan is None else (*run.rows, PLAN_ROW)
+    if processes == 1:
+        played = rows_here(rows, arena, run, (demand.model, churn.model), plan, console)
+    else:
+        with ExitStack() as keep:
+            models = saved_models(home, (demand, churn), keep)
+            units = [RowUnit(row, run, inputs.path, models, plan_folder) for row in rows]
+            played = rows_apart(units, processes, console)
+    for note in (note for row in played for note in row.result.notes):
+        console.note(note)
+    seconds |= {one.result.row: one.seconds for one in played}
+    return Backtest(run, arena, [one.result for one in played], demand, churn, inputs.digest, seconds, plan)
 
 
 def champions_before(home: Home, arena: Arena, run: ReplayRun) -> tuple[Champion, Champion]:
@@ -165,15 +174,18 @@ def _sessions_until_us(folder: Path) -> int:
     return load_sessions(folder / "sessions")[1]
 
 
-def replay_step(run: ReplayRun, home: Home, console: Console) -> tuple[dict[str, Any], str]:
-    """Runs the backtest, writes and logs its report, answers with the comparison."""
+def replay_step(
+    run: ReplayRun, home: Home, console: Console, *, processes: int = 1, plan_folder: Path | None = None
+) -> tuple[dict[str, Any], str]:
+    """Runs the backtest, writes and logs its report, answers with the comparison; arguments as of `backtest`."""
     from pipelines.replay_report import report_data
 
-    done = backtest(run, home, console)
+    done = backtest(run, home, console, processes=processes, plan_folder=plan_folder)
     data = report_data(done, home)
     rows = comparison(done)
+    given = {} if done.plan is None else {"plan": done.plan.name}
     name = job_id(microseconds(run.window[0]), run=settings_digest(run), data=done.digest,
-                  versions=[done.demand.version, done.churn.version])  # fmt: skip
+                  versions=[done.demand.version, done.churn.version], **given)  # fmt: skip
     folder = home.reports / f"{run.name}-{name}"
     value = {
         "id": folder.name,
@@ -183,6 +195,8 @@ def replay_step(run: ReplayRun, home: Home, console: Console) -> tuple[dict[str,
         "seconds": {k: round(v, 2) for k, v in done.seconds.items()},
         "versions": {"demand": done.demand.version, "churn": done.churn.version},
         "fallbacks": done.fallbacks(),
+        "plan": None if done.plan is None else done.plan.name,
+        "notes": [note for result in done.results for note in result.notes],
         "config_hash": settings_digest(run),
         "data_hash": done.digest,
         "code_commit": code_commit(),
@@ -296,7 +310,7 @@ def _log(home: Home, run: ReplayRun, done: Backtest, value: dict[str, Any], fold
                       "data_hash": value["data_hash"], "code_commit": value["code_commit"]},
                 description="The report is report.html among this run's artifacts.",
                 datasets=[DatasetInput(run.tables, done.digest, run.tables, "backtest",
-                                       len(done.arena.stretch.requests))],
+                                       done.arena.stretch.n_requests)],
                 files=[(folder / REPORT, ""), (folder / RUN, "")],
             )
         )  # fmt: skip

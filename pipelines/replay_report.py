@@ -75,7 +75,7 @@ def report_data(done: Backtest, home: Home) -> ReportData:
     return ReportData(
         title=f"Replay {run.name}, {start} to {end}",
         subtitle=(
-            f"{format_count(len(arena.stretch.requests))} segment requests at {len(arena.scene.locations)} places, "
+            f"{format_count(arena.stretch.n_requests)} segment requests at {len(arena.scene.locations)} places, "
             f"{len(arena.scene.source) - arena.scene.n_pops} devices, {arena.scene.n_pops} POPs, planned every "
             f"{run.every_hours:g} h; world {facts.get('name', run.tables)}, storage "
             f"{facts.get('storage_level', 'as given')}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 Row = Literal[
     "cdn-alone",
@@ -43,10 +43,13 @@ Row = Literal[
     "perfect-churn",
     "clairvoyant",
 ]
+PLAN_ROW: Final = "plan"
+PlayedRow = Row | Literal["plan"]
+"""A configured row, or that of a saved plan, which the command line adds."""
 DEFAULT_ROWS: tuple[Row, ...] = (
     "cdn-alone", "lru-paid", "lru-second-hit", "lru-free", "yesterday", "top-k", "ours", "clairvoyant",
 )  # fmt: skip
-ROW_NAMES: dict[Row, str] = {
+ROW_NAMES: dict[PlayedRow, str] = {
     "cdn-alone": "CDN alone",
     "lru-paid": "LRU, fills paid",
     "lru-second-hit": "LRU, second hit paid",
@@ -84,8 +87,9 @@ ROW_NAMES: dict[Row, str] = {
     "perfect-demand": "Perfect demand",
     "perfect-churn": "Perfect churn",
     "clairvoyant": "Clairvoyant",
+    PLAN_ROW: "Given plan",
 }
-ROW_GROUPS: dict[str, tuple[Row, ...]] = {
+ROW_GROUPS: dict[str, tuple[PlayedRow, ...]] = {
     "Reference": ("cdn-alone",),
     "Peers on the same devices": (
         "lru-paid", "lru-second-hit", "lru-free", "s3-fifo-paid", "s3-fifo-second-hit", "s3-fifo-free", "yesterday", "top-k",
@@ -98,9 +102,9 @@ ROW_GROUPS: dict[str, tuple[Row, ...]] = {
         "pooled-belady-paid", "pooled-belady-second-hit", "pooled-belady-free",
     ),
     "Premirror and its parts": (
-        "ours", "plan-only", "plan-refresh", "plan-keep",
+        "ours", "plan-only", "plan-refresh", "plan-keep", PLAN_ROW,
         "no-churn", "no-markov", "no-network", "greedy", "literal-routing", "uniform-routing",
     ),
     "Oracles": ("perfect-demand", "perfect-churn", "clairvoyant"),
 }  # fmt: skip
-GROUP_OF: dict[Row, str] = {row: group for group, rows in ROW_GROUPS.items() for row in rows}
+GROUP_OF: dict[PlayedRow, str] = {row: group for group, rows in ROW_GROUPS.items() for row in rows}

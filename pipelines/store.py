@@ -148,6 +148,12 @@ def read_parquet(path: Path, name: str, **options: Any) -> pa.Table:
         return pq.read_table(path, partitioning=None, **options)
 
 
+def parquet_batches(path: Path, name: str, *, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+    """The rows of one Parquet file in batches of at most so many; raises as `read_parquet`."""
+    with _in_words(path, name), pq.ParquetFile(path) as file:
+        yield from file.iter_batches(batch_size=rows, columns=columns)
+
+
 def _columns(path: Path, name: str) -> list[str]:
     with _in_words(path, name):
         return list(pq.read_schema(path).names)
@@ -310,19 +316,25 @@ def _read_files(
 def _read_file(
     path: Path, start_us: int | None, before_us: int | None, columns: list[str] | None, dictionaries: list[str]
 ) -> pa.Table:
-    wanted = None
-    if columns is not None:
-        there = _columns(path, "requests")
-        # A request counts from the instant at which it became known, so that instant is read along.
-        known_at = [c for c in ("ts", "available_at") if c in there]
-        wanted = list(dict.fromkeys([*_chosen(columns, there, "requests"), *known_at]))
+    wanted = None if columns is None else request_columns(path, columns)
     table = read_parquet(path, "requests", columns=wanted, read_dictionary=dictionaries)
     for column in (c for c in ("ts", "available_at") if c in table.column_names):
         place = table.column_names.index(column)
         table = table.set_column(place, column, in_utc(table[column], "requests", column))
     table = in_time_order(table)
-    keep = _known(table, start_us, before_us)
+    keep = known_requests(table, start_us, before_us)
     return table if keep is None or bool(keep.all()) else table.filter(pa.array(keep))
+
+
+def request_columns(path: Path, columns: list[str]) -> list[str]:
+    """The columns to read of a file of requests for these: the instant at which each became known is read along.
+
+    Raises:
+        TableError: a column is not there, or the file is damaged.
+    """
+    there = _columns(path, "requests")
+    known_at = [c for c in ("ts", "available_at") if c in there]
+    return list(dict.fromkeys([*_chosen(columns, there, "requests"), *known_at]))
 
 
 def _chosen(columns: list[str], there: list[str], name: str) -> list[str]:
@@ -332,7 +344,8 @@ def _chosen(columns: list[str], there: list[str], name: str) -> list[str]:
     return columns
 
 
-def _known(table: pa.Table, start_us: int | None, before_us: int | None) -> npt.NDArray[np.bool_] | None:
+def known_requests(table: pa.Table, start_us: int | None, before_us: int | None) -> npt.NDArray[np.bool_] | None:
+    """Which requests lie in [start, before) and were known at its end; None where nothing is asked."""
     if start_us is None and before_us is None:
         return None
     ts_us = instants(table["ts"])

@@ -3,7 +3,7 @@
 At a plan's instant, what the plan does not name is removed, then what is missing is pushed from tier 1, one copy after
 another on each node's downlink, in the plan's order. A node that is off receives its pushes when it is next on; a push
 that has not begun when the next plan comes is dropped unless that plan wants it too. A push is counted, whole, when it
-begins; a copy that goes without having served a byte is counted as wasted.
+begins; a copy that goes without having served a byte is counted as wasted. Nothing is pushed to a node without uplink.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class CopyBook:
     def adopt(self, plan: Holdings) -> None:
         """Carries out a checked plan at its instant."""
         self.settle(plan.start_us)
-        rows = np.flatnonzero(self._mesh.sources["tier"][plan.source] != 1)
+        serves = (self._mesh.sources["tier"] != 1) & (self._ledger.world.uplink_bps > 0)  # tier 1 holds everything
+        rows = np.flatnonzero(serves[plan.source])
         rows = rows[np.lexsort((plan.source[rows], plan.segment[rows]))]  # slot -> row of the plan
         old = self._old_slots(plan, rows)
         carried = old >= 0

@@ -162,6 +162,11 @@ class SegmentRequests:
         part = slice(first, last)
         return SegmentRequests(self.ts_us[part], self.segment[part], self.location[part], self.bytes[part])
 
+    def between(self, start_us: int, end_us: int) -> SegmentRequests:
+        """The requests in [start, end)."""
+        first, last = np.searchsorted(self.ts_us, [start_us, end_us], side="left")
+        return self.rows(int(first), int(last))
+
     def check(self, world: ReplayWorld) -> None:
         """Raises a ReplayError where a code or a size does not fit the world."""
         if len(self) == 0:
@@ -199,6 +204,7 @@ class Holdings:
         forecast_segment: segments of the pairs with forecast demand. (pairs,)
         forecast_location: locations of these pairs. (pairs,)
         eligible: sources that may serve in this epoch; None means all. (sources,)
+        names: ids of the sources that the codes stand for, to be compared with the world's; None trusts them. (sources,)
     """
 
     start_us: int
@@ -209,12 +215,32 @@ class Holdings:
     forecast_segment: Int32 | None = None
     forecast_location: Int32 | None = None
     eligible: Bool | None = None
+    names: tuple[str, ...] | None = None
 
     def check(self, world: ReplayWorld) -> None:
-        """Raises a ReplayError with every mistake: codes, lengths, copies named twice, storage exceeded."""
-        problems = self._length_problems(world) or self._code_problems(world) or self._storage_problems(world)
+        """Raises a ReplayError with every mistake: another world, codes, lengths, copies named twice, storage exceeded."""
+        problems = (
+            self._name_problems(world)
+            or self._length_problems(world)
+            or self._code_problems(world)
+            or self._storage_problems(world)
+        )
         if problems:
             raise ReplayError(f"The plan of {self.start_us} us cannot be carried out:", problems)
+
+    def _name_problems(self, world: ReplayWorld) -> list[str]:
+        if self.names is None or world.names is None or self.names == world.names:
+            return []
+        if len(self.names) != len(world.names):
+            return [
+                f"It is a plan of another world: of {len(self.names)} sources, where this one has {len(world.names)}."
+            ]
+        other = [at for at, (mine, theirs) in enumerate(zip(self.names, world.names, strict=True)) if mine != theirs]
+        at = other[0]
+        return [
+            f"It is a plan of another world: {len(other)} sources differ, the first of them source {at}, "
+            f"{self.names[at]!r} in the plan and {world.names[at]!r} here."
+        ]
 
     def _length_problems(self, world: ReplayWorld) -> list[str]:
         expected = {"source": len(self.segment), "survival": len(self.segment), "repair": len(self.segment)}
@@ -239,7 +265,9 @@ class Holdings:
         ):
             codes = getattr(self, name)
             if codes is not None and len(codes) and (codes.min() < 0 or codes.max() >= limit):
-                problems.append(f"Expected {name} in [0, {limit}), got {codes.min()} to {codes.max()}.")
+                problems.append(
+                    f"Expected {name} in [0, {limit}), got {codes.min()} to {codes.max()}: is it a plan of another world?"
+                )
         if self.survival is not None and np.any(~((self.survival >= 0) & (self.survival <= 1))):
             problems.append("Expected survival in [0, 1].")
         return problems

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.events import HOUR_US, Int64
-from pipelines.backtest import OptimisingPlanner, Stretch, roll
+from pipelines.backtest import OptimisingPlanner, roll
 from pipelines.outlook import ClairvoyantOutlook, Outlook
 from pipelines.patience import PatientOutlook
 from pipelines.planning import PlanningSettings
 from pipelines.scene import Catalogue, Scene
+from pipelines.stretch import Stretch
 from placement.offline_optimum import most_net_avoided
 from placement.replay import ReplaySettings, ReplayWorld, SegmentRequests
 from placement.routing import RoutingSettings

@@ -11,7 +11,7 @@ import pytest
 import pipelines.backtest
 from models.events import DAY_US, HOUR_US
 from pipelines.arena import Arena
-from pipelines.backtest import OptimisingPlanner, Planned, PlanNote, PopularityPlanner, Stretch, roll
+from pipelines.backtest import OptimisingPlanner, Planned, PlanNote, PopularityPlanner, roll
 from pipelines.config import ReplayRun
 from pipelines.contest import Contest
 from pipelines.movement import Movement
@@ -22,6 +22,7 @@ from pipelines.replay import Backtest, comparison, comparison_text
 from pipelines.replay_places import judged_places
 from pipelines.row_names import ROW_NAMES, Row
 from pipelines.rows import PLAYERS, play_row
+from pipelines.stretch import Stretch
 from pipelines.typed import build
 from placement.bound import Prices
 from placement.plan import Plan
@@ -76,8 +77,8 @@ def _popularity(arena: Arena, run: ReplayRun) -> PopularityPlanner:
 def test_roll__every_requested_byte_is_served_by_some_tier(arena: Arena, run: ReplayRun) -> None:
     """Conservation: what was asked for is what tier 1 and the mesh sent, and the plans moved something."""
     tally, notes = _roll(arena, _popularity(arena, run))
-    assert tally.n_requests == len(arena.stretch.requests)
-    assert tally.requested_bytes == int(arena.stretch.requests.bytes.sum())
+    assert tally.n_requests == arena.stretch.n_requests
+    assert tally.requested_bytes == sum(int(part.bytes.sum()) for part in arena.stretch.hours())
     assert tally.tier1_bytes + tally.mesh_bytes == tally.requested_bytes
     assert tally.mesh_bytes > 0
     assert sum(note.bytes_moved for note in notes) > 0
@@ -103,7 +104,7 @@ def test_roll__refreshes_between_plans(arena: Arena, run: ReplayRun) -> None:
     tally, notes = _roll(arena, OptimisingPlanner(arena.scene, outlook, run.planning, seed=0), refresh_minutes=60.0)
     assert np.diff([note.at_us for note in notes]).tolist() == [HOUR_US] * 11
     assert [note.refreshed for note in notes] == 3 * [False, True, True, True]
-    assert tally.requested_bytes == int(arena.stretch.requests.bytes.sum())
+    assert tally.requested_bytes == sum(int(part.bytes.sum()) for part in arena.stretch.hours())
 
 
 def test_roll__what_passes_through_reaches_the_planner(arena: Arena) -> None:
@@ -264,7 +265,7 @@ def test_stretch__the_parts_make_up_the_whole(arena: Arena) -> None:
     """No request falls between two plans, and none is played twice; a last stretch may be shorter."""
     uneven = Stretch(arena.stretch.requests, arena.stretch.start_us, arena.stretch.end_us, every_hours=5.0)
     parts = list(uneven.parts())
-    assert sum(len(part) for _, part in parts) == len(arena.stretch.requests)
+    assert sum(len(part) for _, part in parts) == arena.stretch.n_requests
     for at_us, part in parts:
         assert part.ts_us.min() >= at_us
         assert part.ts_us.max() < at_us + 5 * HOUR_US

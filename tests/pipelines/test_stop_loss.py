@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.backtest import Planned, PlanNote, Stretch, roll
+from pipelines.backtest import Planned, PlanNote, roll
 from pipelines.planning import Copies
 from pipelines.replay_places import verdict_words
 from pipelines.stop_loss import StopLossGuard
+from pipelines.stretch import Stretch
 from placement.replay import ReplaySettings
 from placement.routing import RoutingSettings
 from placement.stop_loss import StopLossSettings, judge_locations

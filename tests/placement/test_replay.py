@@ -228,13 +228,59 @@ def test_bad_input__is_named() -> None:
 def test_nothing__is_counted_as_nothing() -> None:
     """An empty day, a node without capacity and a world without a POP have defined outcomes."""
     assert Replay(tiny_world()).play([]).row()["requests"] == 0
-    idle = Replay(tiny_world(uplink_bps=np.zeros(3), downlink_bps=np.zeros(3)), routing=FIRM)
+    idle = Replay(tiny_world(downlink_bps=np.zeros(3)), routing=FIRM)
     idle.adopt(plan(0, (0, 1)))
     assert idle.serve(asked((5, 0))).cause.tolist() == [Cause.IN_TRANSIT]  # the push never begins
     assert idle.finish().pushed_bytes.sum() == 0
     alone = Replay(tiny_world(tier=np.array([2, 2, 3], np.int8)))
     tally = alone.play([asked((1, 0))])
     assert (tally.failed.sum(), tally.failed_bytes.sum(), tally.requested_bytes) == (1, MB, MB)
+
+
+def test_node__without_uplink_gets_nothing_and_is_not_asked() -> None:
+    """What it would store could never be served: no push, no queue, no retry, and the cause is that nothing is there."""
+    replay = Replay(tiny_world(uplink_bps=np.zeros(3)), routing=FIRM)
+    replay.adopt(plan(0, (0, 1), (1, 2), forecast_segment=np.array([0]), forecast_location=np.array([0])))
+    served = replay.serve(asked((5, 0), (6, 1)))
+    assert served.source.tolist() == [0, 0]
+    assert served.cause.tolist() == [Cause.NOT_PLACED, Cause.NOT_FORECAST]
+    assert replay.held_bytes().tolist() == [0, 0, 0]
+    tally = replay.finish()
+    assert (tally.moved_bytes, tally.wasted_bytes.sum(), tally.failed_over.sum()) == (0, 0, 0)
+
+
+def test_node__without_storage_is_named() -> None:
+    """Nothing fits on it, so a plan that asks it to hold something is none."""
+    world = tiny_world(storage_bytes=np.array([0, 4 * MB, 0]))
+    with pytest.raises(ReplayError, match="far would hold 1000000 bytes, 1000000 more than its 0"):
+        Replay(world).adopt(plan(0, (0, 1), (0, 2)))
+
+
+def test_plan__of_another_world_is_named() -> None:
+    """Codes that fit by chance would be played without a word: ids are compared where both sides give them."""
+    with pytest.raises(ReplayError, match="of 2 sources, where this one has 3"):
+        Replay(tiny_world()).adopt(plan(0, (0, 1), names=("pop", "near")))
+    with pytest.raises(ReplayError, match="1 sources differ, the first of them source 2, 'home' in the plan and 'far'"):
+        Replay(tiny_world()).adopt(plan(0, (0, 1), names=("pop", "near", "home")))
+    with pytest.raises(ReplayError, match=r"segment in \[0, 3\), got 9 to 9: is it a plan of another world\?"):
+        Replay(tiny_world()).adopt(plan(0, (9, 1)))
+    Replay(tiny_world()).adopt(plan(0, (0, 1), names=("pop", "near", "far")))
+
+
+def test_requests__before_the_first_plan_go_to_tier1_and_are_counted() -> None:
+    """A plan that starts in the middle of a part is adopted there, not before and not at the next part."""
+    tally = Replay(tiny_world(), routing=FIRM).play([asked((1, 0), (9, 0), (20, 0))], [plan(10, (0, 1))])
+    assert tally.tier_bytes.sum(axis=(0, 1)).tolist() == [2 * MB, MB, 0]
+    assert causes(tally) == {Cause.NOT_FORECAST: 2 * MB}
+
+
+def test_day__without_requests_has_hours_of_zeros() -> None:
+    """The plan of the day is carried out all the same, and the hours between are there."""
+    world = tiny_world(sessions=[(1, 0, 3 * DAY_S), (2, 0, 3 * DAY_S)])
+    tally = Replay(world, routing=FIRM).play([asked((1, 0)), asked((2 * DAY_S + 1, 0))], [plan(DAY_S, (0, 1))])
+    assert tally.requests.sum(axis=1).tolist() == [1, *[0] * 47, 1]
+    assert tally.pushed_bytes.sum(axis=1).nonzero()[0].tolist() == [24]
+    assert tally.mesh_bytes == MB
 
 
 def same(a: ReplayTally, b: ReplayTally) -> bool:
