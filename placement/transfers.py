@@ -96,14 +96,14 @@ def up_row(sources: Records, intervals: Records, source: int, at_us: int) -> int
 
 
 @kernel
-def keep_rate(sources: Records, rates: Records, source: int, at_us: int) -> None:
-    """Makes `uplink_bps` what it is at `at_us`; instants never go back."""
-    row, last = int(sources[source].rate_row), int(sources[source].last_rate_row)
-    while row < last and rates[row].start_us <= at_us:
-        sources[source].uplink_bps = rates[row].bps
+def keep_rate(sources: Records, intervals: Records, source: int, at_us: int) -> None:
+    """Makes `uplink_bps` what it is at `at_us`; instants never go back, and the last piece never ends."""
+    row = int(sources[source].rate_row)
+    while intervals[row].end_us <= at_us:
         row += 1
     sources[source].rate_row = row
-    sources[source].rate_until_us = rates[row].start_us if row < last else NEVER_US
+    sources[source].uplink_bps = intervals[row].bps
+    sources[source].rate_until_us = intervals[row].end_us
 
 
 @kernel
@@ -132,7 +132,7 @@ def standing_of(mesh: Mesh, slot: int, ts_us: int) -> int:
     if ready_us > ts_us:
         return IN_TRANSIT
     if sources[source].rate_until_us <= ts_us:
-        keep_rate(sources, mesh.rates, source, ts_us)
+        keep_rate(sources, mesh.intervals, source, ts_us)
     if sources[source].uplink_bps <= 0.0 or sources[source].busy_us - ts_us > rules.max_wait_us:
         return OVERLOADED
     return USABLE
@@ -152,15 +152,15 @@ def _unnoticed(sources: Records, intervals: Records, rules: Rules, source: int, 
 @kernel
 def believed_up(mesh: Mesh, source: int, at: tuple[int, int]) -> bool:
     """As monitoring says, with its delay, unless a failure told otherwise; for a copy that is ready at at[1]."""
-    monitor, believed = mesh.monitor, mesh.believed
-    row, last = int(monitor[source].row), int(monitor[source].last_row)
+    sources, believed = mesh.sources, mesh.intervals
+    row, last = int(sources[source].believed_row), int(sources[source].last_believed_row)
     while row < last and believed[row].end_us <= at[0]:
         row += 1
-    monitor[source].row = row
-    failed_us = monitor[source].failed_us
+    sources[source].believed_row = row
+    failed_us = sources[source].failed_us
     if row < last and believed[row].start_us <= at[0]:
-        return not bool(believed[row].start_us <= failed_us <= at[0] < monitor[source].ask_again_us)
-    if row == monitor[source].first_row or mesh.sources[source].believed_bps <= 0.0:
+        return not bool(believed[row].start_us <= failed_us <= at[0] < sources[source].ask_again_us)
+    if row == sources[source].first_believed_row or sources[source].believed_bps <= 0.0:
         return False
     off_us = believed[row - 1].end_us
     return bool(at[0] - off_us < mesh.rules.detection_us and failed_us < off_us and at[1] <= off_us)
@@ -201,15 +201,15 @@ def distrust(mesh: Mesh, source: int, at_us: int, from_us: int) -> None:
         return
     before = 1.0 / health_of(mesh.sources, mesh.rules, source, at_us) - 1.0
     wait_us = max(mesh.rules.detection_us, mesh.rules.retry_us) * exp2(min(before, LONGEST_DISTRUST))
-    mesh.monitor[source].failed_us = max(mesh.monitor[source].failed_us, from_us)
-    mesh.monitor[source].ask_again_us = max(mesh.monitor[source].ask_again_us, from_us + round(wait_us))
+    mesh.sources[source].failed_us = max(mesh.sources[source].failed_us, from_us)
+    mesh.sources[source].ask_again_us = max(mesh.sources[source].ask_again_us, from_us + round(wait_us))
 
 
 @kernel
 def latest_first_byte_us(mesh: Mesh, location: int) -> float:
     """Longest time to a node's first byte that is tolerated beside tier 1's; endless without a rule or a POP."""
     pop = mesh.pop[location]
-    if not mesh.rules.tolerates or pop < 0:
+    if mesh.rules.tolerance_share < 0.0 or pop < 0:
         return np.inf
     share = 1.0 + mesh.rules.tolerance_share
     return float(mesh.paths[location, pop].rtt_ms * 1000.0 * share + mesh.rules.tolerance_us)
@@ -305,7 +305,9 @@ def _pick_any(candidates: Records, n: int, skip: int) -> int:
 
 
 @kernel
-def sent_until(sources: Records, rates: Records, source: int, span: tuple[int, int], n_bytes: int) -> tuple[int, int]:
+def sent_until(
+    sources: Records, intervals: Records, source: int, span: tuple[int, int], n_bytes: int
+) -> tuple[int, int]:
     """Bytes that the uplink sends of `n_bytes` from span[0] on, and when it ends.
 
     It ends with the last byte, at span[1], or where the uplink is paused. Each piece is rounded down, so that no link is
@@ -316,9 +318,8 @@ def sent_until(sources: Records, rates: Records, source: int, span: tuple[int, i
     until_us, row = int(sources[source].rate_until_us), int(sources[source].rate_row)
     while at_us < end_us:
         while until_us <= at_us:
-            bps = rates[row].bps
             row += 1
-            until_us = rates[row].start_us if row < sources[source].last_rate_row else NEVER_US
+            bps, until_us = intervals[row].bps, int(intervals[row].end_us)
         if bps <= 0.0:
             break
         done_us = at_us + duration_us(left, bps)
@@ -337,13 +338,13 @@ def transmit(mesh: Mesh, source: int, end_of_up_us: int, asked_us: int, n_bytes:
     start_us = max(asked_us, sources[source].busy_us)
     sent, finish_us = n_bytes, start_us + duration_us(n_bytes, sources[source].uplink_bps)
     if finish_us > sources[source].rate_until_us:
-        sent, finish_us = sent_until(sources, mesh.rates, source, (start_us, NEVER_US), n_bytes)
+        sent, finish_us = sent_until(sources, mesh.intervals, source, (start_us, NEVER_US), n_bytes)
     sources[source].busy_us = finish_us
     if finish_us <= end_of_up_us:
         return sent, start_us, finish_us
     if start_us >= end_of_up_us:
         return 0, end_of_up_us, max(end_of_up_us, asked_us)
-    sent, _ = sent_until(sources, mesh.rates, source, (start_us, end_of_up_us), n_bytes)
+    sent, _ = sent_until(sources, mesh.intervals, source, (start_us, end_of_up_us), n_bytes)
     return sent, start_us, end_of_up_us
 
 
