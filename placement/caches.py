@@ -41,7 +41,8 @@ from placement.routing import RoutingSettings
 from placement.shelf import Shelf, drop, fresh_shelf, gather, grown_shelf, put, touch
 from placement.tally import HOUR_US, PUSHED_BYTES, WASTED_BYTES, Cause, ReplayTally
 from placement.trace import ReplayWorld, SegmentRequests
-from placement.transfers import UNSEEN, book, try_mesh, uniform, unserved, up_row
+from placement.transfers import UNSEEN, book, try_mesh, uniform, unserved
+from placement.uplink_queue import up_row
 from placement.uptime import ALWAYS_US, Uptime
 
 FillRule = Literal["every_miss", "second_request", "free"]
