@@ -16,7 +16,7 @@ from placement.mesh import Mesh, Records, fresh_copies, kernel
 from placement.problem import Bool, Int64
 from placement.tally import PUSHED_BYTES, REPAIRED_BYTES, WASTED_BYTES
 from placement.trace import Holdings
-from placement.transfers import duration_us
+from placement.uplink_queue import duration_us
 from placement.uptime import NEVER_US
 
 

@@ -14,7 +14,8 @@ from placement.mesh import Mesh, Request, kernel
 from placement.problem import Float64, Int64
 from placement.shelf import Shelf
 from placement.trace import ReplayWorld
-from placement.transfers import uniform, up_row
+from placement.transfers import uniform
+from placement.uplink_queue import up_row
 
 
 class Homes(NamedTuple):

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from numba import njit
 
 from placement.errors import ReplayError
-from placement.problem import Int32, Int64
+from placement.problem import Float64, Int32, Int64
 from placement.routing import Coefficients, RoutingSettings
 from placement.trace import ReplayWorld
-from placement.uptime import ALWAYS_US, NEVER_US, Uptime
+from placement.uptime import ALWAYS_US, NEVER_US
 
 Records = npt.NDArray[Any]
 
@@ -98,8 +98,13 @@ SOURCE = np.dtype(
         ("failure_us", np.int64),
         ("known_gone_us", np.int64),  # the latest departure that a failure told
         ("first_row", np.int64),
-        ("rate_row", np.int64),  # the piece of the schedule that starts then
-        ("last_rate_row", np.int64),
+        ("rate_row", np.int64),  # that piece of uplink, where there is a schedule
+        # of a monitor that may be wrong: where the believed up-intervals lie, and what requests told
+        ("believed_row", np.int64),  # first one that ends after the latest request seen
+        ("last_believed_row", np.int64),
+        ("first_believed_row", np.int64),
+        ("failed_us", np.int64),  # the latest failure
+        ("ask_again_us", np.int64),  # until then it counts for more than the monitor
         ("location", np.int64),
         ("tier", np.int64),
         ("downlink_bps", np.float64),
@@ -113,17 +118,8 @@ SOURCE = np.dtype(
     align=True,
 )
 PATH = np.dtype([("rtt_ms", np.float32), ("distance_km", np.float32), ("reach", np.bool_)], align=True)
-INTERVAL = np.dtype([("start_us", np.int64), ("end_us", np.int64)])
-RATE = np.dtype([("start_us", np.int64), ("bps", np.float64)])
-MONITOR = np.dtype(
-    [
-        ("row", np.int64),  # first believed interval that ends after the latest request seen
-        ("last_row", np.int64),
-        ("first_row", np.int64),
-        ("failed_us", np.int64),  # the latest failure that a request told
-        ("ask_again_us", np.int64),  # until then the failure counts for more than the monitor
-    ]
-)
+# bps: of a piece of uplink; not read of up-intervals
+INTERVAL = np.dtype([("start_us", np.int64), ("end_us", np.int64), ("bps", np.float64)])
 COPY = np.dtype(
     [
         ("ready_us", np.int64),
@@ -149,8 +145,7 @@ class Rules(NamedTuple):
     keeps_copies: bool
     tier1_competes: bool
     tier1_bps: float
-    tolerates: bool  # first bytes later than tier 1's, by at most the next two
-    tolerance_share: float
+    tolerance_share: float  # by which a first byte may be later than tier 1's; below 0 any may
     tolerance_us: int
     deadline_us: int
     monitored: bool  # by what is believed in place of the truth
@@ -172,14 +167,13 @@ class Request(NamedTuple):
 
 
 class Mesh(NamedTuple):
-    """Everything a request meets; the dtypes are above."""
+    """Everything a request meets; the dtypes are above. Few arrays: every call that is not inlined copies them all."""
 
     sources: Records  # (sources,)
     paths: Records  # (locations, sources)
-    intervals: Records  # all sources' up-intervals
-    rates: Records  # all sources' pieces of uplink
-    monitor: Records  # (sources,), or none where monitoring sees the truth
-    believed: Records  # all sources' up-intervals as monitoring sees them
+    intervals: (
+        Records  # all sources' up-intervals; then as a monitor believes, if it may be wrong; then uplinks by piece
+    )
     copies: Records  # by slot
     candidates: Records  # work space: as long as the most candidates of any request
     pop: Int32  # (locations,)
@@ -211,10 +205,7 @@ def fresh_mesh(world: ReplayWorld, settings: ReplaySettings, routing: RoutingSet
     return Mesh(
         sources=_sources(world),
         paths=_paths(world),
-        intervals=_intervals(world.uptime),
-        rates=_rates(world),
-        monitor=_monitor(world),
-        believed=_intervals(world.monitored),
+        intervals=_intervals(world),
         copies=np.zeros(0, COPY),
         candidates=np.zeros(1, CANDIDATE),
         pop=np.require(world.pop, np.int32, ["C", "W"]),
@@ -228,12 +219,19 @@ def _sources(world: ReplayWorld) -> Records:
     for name in ("location", "tier", "uplink_bps", "downlink_bps", "storage_bytes"):
         sources[name] = getattr(world, name)
     sources["believed_bps"] = world.uplink_bps
-    sources["rate_until_us"] = NEVER_US if world.uplinks is None else ALWAYS_US
-    if world.uplinks is not None:
-        sources["rate_row"], sources["last_rate_row"] = world.uplinks.offsets[:-1], world.uplinks.offsets[1:]
+    sources["rate_until_us"] = NEVER_US
     sources["first_row"] = sources["row"] = world.uptime.offsets[:-1]
     sources["last_row"] = world.uptime.offsets[1:]
+    used = len(world.uptime.start_us)
+    if world.believed is not None:
+        sources["first_believed_row"] = sources["believed_row"] = used + world.believed.offsets[:-1]
+        sources["last_believed_row"] = used + world.believed.offsets[1:]
+        used += len(world.believed.start_us)
+    if world.uplinks is not None:
+        sources["rate_row"] = used + world.uplinks.pieces.offsets[:-1]
+        sources["rate_until_us"] = ALWAYS_US  # looked up at the first request
     sources["busy_us"] = sources["downlink_us"] = sources["known_gone_us"] = ALWAYS_US
+    sources["failed_us"] = sources["ask_again_us"] = ALWAYS_US
     sources["eligible"] = True
     sources["head"] = sources["tail"] = -1
     return sources
@@ -246,29 +244,22 @@ def _paths(world: ReplayWorld) -> Records:
     return paths
 
 
-def _intervals(uptime: Uptime) -> Records:
-    intervals = np.zeros(len(uptime.start_us), INTERVAL)
-    intervals["start_us"], intervals["end_us"] = uptime.start_us, uptime.end_us
+def _intervals(world: ReplayWorld) -> Records:
+    """In the order in which `_sources` counts the rows."""
+    parts = [_records(world.uptime.start_us, world.uptime.end_us, 0.0)]
+    if world.believed is not None:
+        parts.append(_records(world.believed.start_us, world.believed.end_us, 0.0))
+    if world.uplinks is not None:
+        pieces = world.uplinks.pieces
+        bps = np.repeat(world.uplink_bps, np.diff(pieces.offsets)) * pieces.share
+        parts.append(_records(pieces.start_us, pieces.end_us, np.where(bps < 1.0, 0.0, bps)))
+    return np.concatenate(parts)
+
+
+def _records(start_us: Int64, end_us: Int64, bps: Float64 | float) -> Records:
+    intervals = np.zeros(len(start_us), INTERVAL)
+    intervals["start_us"], intervals["end_us"], intervals["bps"] = start_us, end_us, bps
     return intervals
-
-
-def _rates(world: ReplayWorld) -> Records:
-    if world.uplinks is None:
-        return np.zeros(0, RATE)
-    rates = np.zeros(len(world.uplinks.start_us), RATE)
-    bps = np.repeat(world.uplink_bps, np.diff(world.uplinks.offsets)) * world.uplinks.share
-    rates["start_us"], rates["bps"] = world.uplinks.start_us, np.where(bps < 1.0, 0.0, bps)
-    return rates
-
-
-def _monitor(world: ReplayWorld) -> Records:
-    if world.believed is None:
-        return np.zeros(0, MONITOR)
-    monitor = np.zeros(world.n_sources, MONITOR)
-    monitor["first_row"] = monitor["row"] = world.believed.offsets[:-1]
-    monitor["last_row"] = world.believed.offsets[1:]
-    monitor["failed_us"] = monitor["ask_again_us"] = ALWAYS_US
-    return monitor
 
 
 def _rules(settings: ReplaySettings, routing: RoutingSettings, seed: int, *, monitored: bool) -> Rules:
@@ -283,8 +274,7 @@ def _rules(settings: ReplaySettings, routing: RoutingSettings, seed: int, *, mon
         keeps_copies=bool(settings.keeps_copies),
         tier1_competes=bool(settings.tier1_competes),
         tier1_bps=float(settings.tier1_bps),
-        tolerates=settings.latency_tolerance_share is not None,
-        tolerance_share=float(settings.latency_tolerance_share or 0.0),
+        tolerance_share=-1.0 if settings.latency_tolerance_share is None else float(settings.latency_tolerance_share),
         tolerance_us=round(settings.latency_tolerance_ms * 1e3),
         deadline_us=deadline_us,
         monitored=monitored,

@@ -1,37 +1,32 @@
 """One request against the true world: who is asked, what is sent, what it takes. Shared by plans and reactive caches.
 
-An uplink is a first-in first-out queue of bytes. A transfer of b bytes asked for at t
-
-    starts at    s = max(t, busy)
-    ends at      e, the first instant at which the uplink has sent b bytes since s    busy becomes e
-    is admitted  if s − t is at most the longest wait allowed
-
-so that e = s + b · 8 / uplink_bps where the uplink does not change; where it does, the pieces add up (`uplinks.py`). In
-turn or side by side makes no difference to the uplink: as long as bytes wait it sends at its full rate, so what it has
-sent by any instant is the same under either rule of sharing; what differs is whose bytes. In turn, a viewer's first
-byte waits for those before and the rest then comes at the full rate, and one number is all that the queue must keep.
-
-A transfer breaks where the node's up-interval ends before e, where the owner pauses the uplink, and at the deadline if
-there is one: what was sent until then counts for the node, tier 1 sends the rest. After a departure the viewer loses
-one timeout first; a paused node says so, and a deadline is the viewer's own.
-
-Who is asked is what the router believes. A node that went away is believed up until `detection_us` later or until a
-failure told; a request sent to it costs one retry timeout and goes to the next candidate, at last to tier 1. A slow
-node is not known to be slow: its queue grows, and the router sees how long it takes. Where monitoring sees something
-else than the truth (`ReplayWorld.believed`), its delay is the same, and a failure counts for more than what it says:
-a node that failed while it was believed up is not asked again for `detection_us`, twice as long after each further
-failure. Everything is in microseconds and bytes.
+Who is asked is what the router believes (`standing.py`); a node is asked only if its queue (`uplink_queue.py`) is short
+enough. A request that was sent to a node that is gone costs one retry timeout and goes to the next candidate, at last to
+tier 1. A transfer breaks where the node's up-interval ends before its last byte, where the owner pauses the uplink, and
+at the deadline if there is one: what was sent until then counts for the node, tier 1 sends the rest. After a departure
+the viewer loses one timeout first; a paused node says so, and a deadline is the viewer's own. Everything is in
+microseconds and bytes.
 """
 
 from __future__ import annotations
-
-from math import ceil, exp2, floor
 
 import numpy as np
 
 from placement.mesh import Mesh, Outcome, Records, Request, Rules, Sums, kernel
 from placement.problem import Int64
 from placement.routing import total_score
+from placement.standing import (
+    OVERLOADED,
+    ROUTER_CHOICE,
+    USABLE,
+    distrust,
+    gone,
+    health_of,
+    latest_first_byte_us,
+    note_failure,
+    punctual,
+    standing_of,
+)
 from placement.tally import (
     CAUSE_BYTES,
     FAILED,
@@ -43,21 +38,10 @@ from placement.tally import (
     RESUMED_BYTES,
     TIER_BYTES,
     TRANSFER_US,
-    Cause,
     bin_of,
 )
-from placement.uptime import NEVER_US
+from placement.uplink_queue import duration_us, transmit, up_row
 
-# plain integers, because compiled code freezes globals
-NOT_FORECAST = int(Cause.NOT_FORECAST)
-INELIGIBLE = int(Cause.INELIGIBLE)
-GONE_AS_FORECAST = int(Cause.GONE_AS_FORECAST)
-GONE_UNFORECAST = int(Cause.GONE_UNFORECAST)
-IN_TRANSIT = int(Cause.IN_TRANSIT)
-OVERLOADED = int(Cause.OVERLOADED)
-ROUTER_CHOICE = int(Cause.ROUTER_CHOICE)
-LONGEST_DISTRUST = 10.0  # doublings
-USABLE = 100  # a candidate as the router believes
 SERVED = -1  # the cause of a request that the mesh served whole
 UNSEEN = -2  # no copy within reach
 
@@ -70,159 +54,6 @@ def uniform(seed: np.uint64, number: int, draw: int) -> float:
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     z = z ^ (z >> np.uint64(31))
     return (z >> np.uint64(11)) * (1.0 / 9007199254740992.0)
-
-
-@kernel
-def duration_us(n_bytes: int, bps: float) -> int:
-    """Rounded up, so that no link is ever exceeded."""
-    return ceil(n_bytes * 8e6 / bps)
-
-
-@kernel
-def up_row(sources: Records, intervals: Records, source: int, at_us: int) -> int:
-    """The row of the up-interval at `at_us`, or -1 if the source is off.
-
-    Instants never go back, so the source's cursor only advances. Going off empties the uplink's queue.
-    """
-    row, last = int(sources[source].row), int(sources[source].last_row)
-    if row < last and intervals[row].end_us <= at_us:
-        while row < last and intervals[row].end_us <= at_us:
-            row += 1
-        sources[source].row = row
-        sources[source].busy_us = 0
-    if row < last and intervals[row].start_us <= at_us:
-        return row
-    return -1
-
-
-@kernel
-def keep_rate(sources: Records, rates: Records, source: int, at_us: int) -> None:
-    """Makes `uplink_bps` what it is at `at_us`; instants never go back."""
-    row, last = int(sources[source].rate_row), int(sources[source].last_rate_row)
-    while row < last and rates[row].start_us <= at_us:
-        sources[source].uplink_bps = rates[row].bps
-        row += 1
-    sources[source].rate_row = row
-    sources[source].rate_until_us = rates[row].start_us if row < last else NEVER_US
-
-
-@kernel
-def gone(rules: Rules, survival: float) -> int:
-    return GONE_AS_FORECAST if survival < rules.gone_threshold else GONE_UNFORECAST
-
-
-@kernel
-def standing_of(mesh: Mesh, slot: int, ts_us: int) -> int:
-    """USABLE if the router believes so (a node gone but not yet detected included), else the cause against it."""
-    sources, rules = mesh.sources, mesh.rules
-    source, ready_us = mesh.copies[slot].source, mesh.copies[slot].ready_us
-    if not sources[source].eligible:
-        return INELIGIBLE
-    row = up_row(sources, mesh.intervals, source, ts_us)
-    if rules.monitored:
-        believed = believed_up(mesh, source, (ts_us, ready_us))
-    else:
-        believed = row >= 0 or _unnoticed(sources, mesh.intervals, rules, source, (ts_us, ready_us))
-    if not believed:
-        return gone(rules, mesh.copies[slot].survival) if row < 0 else ROUTER_CHOICE
-    if row < 0:
-        return USABLE if ready_us <= ts_us else IN_TRANSIT
-    if not rules.keeps_copies and ready_us < mesh.intervals[row].start_us:
-        return gone(rules, mesh.copies[slot].survival)
-    if ready_us > ts_us:
-        return IN_TRANSIT
-    if sources[source].rate_until_us <= ts_us:
-        keep_rate(sources, mesh.rates, source, ts_us)
-    if sources[source].uplink_bps <= 0.0 or sources[source].busy_us - ts_us > rules.max_wait_us:
-        return OVERLOADED
-    return USABLE
-
-
-@kernel
-def _unnoticed(sources: Records, intervals: Records, rules: Rules, source: int, at: tuple[int, int]) -> bool:
-    """Whether the router still sends requests for a copy (ready at at[1]) to a source that is off at at[0]."""
-    row = sources[source].row
-    if row == sources[source].first_row or sources[source].believed_bps <= 0.0:
-        return False
-    off_us = intervals[row - 1].end_us
-    told = sources[source].known_gone_us >= off_us
-    return bool(at[0] - off_us < rules.detection_us and not told and at[1] <= off_us)
-
-
-@kernel
-def believed_up(mesh: Mesh, source: int, at: tuple[int, int]) -> bool:
-    """As monitoring says, with its delay, unless a failure told otherwise; for a copy that is ready at at[1]."""
-    monitor, believed = mesh.monitor, mesh.believed
-    row, last = int(monitor[source].row), int(monitor[source].last_row)
-    while row < last and believed[row].end_us <= at[0]:
-        row += 1
-    monitor[source].row = row
-    failed_us = monitor[source].failed_us
-    if row < last and believed[row].start_us <= at[0]:
-        return not bool(believed[row].start_us <= failed_us <= at[0] < monitor[source].ask_again_us)
-    if row == monitor[source].first_row or mesh.sources[source].believed_bps <= 0.0:
-        return False
-    off_us = believed[row - 1].end_us
-    return bool(at[0] - off_us < mesh.rules.detection_us and failed_us < off_us and at[1] <= off_us)
-
-
-@kernel
-def health_of(sources: Records, rules: Rules, source: int, ts_us: int) -> float:
-    """1 / (1 + recent failures), the failures decayed by half-life; those still ahead are not seen yet."""
-    node = sources[source]
-    if node.pending > 0 and node.pending_us <= ts_us:
-        since_us = node.pending_us - node.failure_us
-        sources[source].failures = node.failures * exp2(-since_us / rules.health_half_life_us) + node.pending
-        sources[source].failure_us = node.pending_us
-        sources[source].pending = 0
-    failures = sources[source].failures
-    if failures == 0.0:
-        return 1.0
-    age = (ts_us - sources[source].failure_us) / rules.health_half_life_us
-    return float(1.0 / (1.0 + failures * exp2(-age)))
-
-
-@kernel
-def note_failure(sources: Records, rules: Rules, source: int, at_us: int, gone_us: int) -> None:
-    """A source sent nothing now, or will break off when it goes: worse health, and its departure is known."""
-    sources[source].known_gone_us = max(sources[source].known_gone_us, gone_us)
-    if gone_us > at_us:
-        sources[source].pending += 1
-        sources[source].pending_us = gone_us
-        return
-    sources[source].failures = 1.0 / health_of(sources, rules, source, at_us)  # 1 + recent failures
-    sources[source].failure_us = at_us
-
-
-@kernel
-def distrust(mesh: Mesh, source: int, at_us: int, from_us: int) -> None:
-    """From `from_us` on a failure, seen coming at `at_us`, counts for more than the monitor; longer after each one."""
-    if not mesh.rules.monitored:
-        return
-    before = 1.0 / health_of(mesh.sources, mesh.rules, source, at_us) - 1.0
-    wait_us = max(mesh.rules.detection_us, mesh.rules.retry_us) * exp2(min(before, LONGEST_DISTRUST))
-    mesh.monitor[source].failed_us = max(mesh.monitor[source].failed_us, from_us)
-    mesh.monitor[source].ask_again_us = max(mesh.monitor[source].ask_again_us, from_us + round(wait_us))
-
-
-@kernel
-def latest_first_byte_us(mesh: Mesh, location: int) -> float:
-    """Longest time to a node's first byte that is tolerated beside tier 1's; endless without a rule or a POP."""
-    pop = mesh.pop[location]
-    if not mesh.rules.tolerates or pop < 0:
-        return np.inf
-    share = 1.0 + mesh.rules.tolerance_share
-    return float(mesh.paths[location, pop].rtt_ms * 1000.0 * share + mesh.rules.tolerance_us)
-
-
-@kernel
-def punctual(mesh: Mesh, source: int, request: Request, latest_us: float) -> int:
-    """USABLE if the first byte is expected in time; else the queue is too long, or the way itself."""
-    rtt_us = mesh.paths[request.location, source].rtt_ms * 1000.0
-    if rtt_us > latest_us:
-        return ROUTER_CHOICE
-    wait_us = max(0, mesh.sources[source].busy_us - request.ts_us)
-    return OVERLOADED if rtt_us + wait_us > latest_us else USABLE
 
 
 @kernel
@@ -302,49 +133,6 @@ def _pick_any(candidates: Records, n: int, skip: int) -> int:
                 return j
             skip -= 1
     return found
-
-
-@kernel
-def sent_until(sources: Records, rates: Records, source: int, span: tuple[int, int], n_bytes: int) -> tuple[int, int]:
-    """Bytes that the uplink sends of `n_bytes` from span[0] on, and when it ends.
-
-    It ends with the last byte, at span[1], or where the uplink is paused. Each piece is rounded down, so that no link is
-    ever exceeded.
-    """
-    at_us, end_us = span
-    left, bps = n_bytes, sources[source].uplink_bps
-    until_us, row = int(sources[source].rate_until_us), int(sources[source].rate_row)
-    while at_us < end_us:
-        while until_us <= at_us:
-            bps = rates[row].bps
-            row += 1
-            until_us = rates[row].start_us if row < sources[source].last_rate_row else NEVER_US
-        if bps <= 0.0:
-            break
-        done_us = at_us + duration_us(left, bps)
-        if done_us <= min(until_us, end_us):
-            return n_bytes, done_us
-        stop_us = min(until_us, end_us)
-        left -= min(floor((stop_us - at_us) * bps / 8e6), left - 1)
-        at_us = stop_us
-    return n_bytes - left, at_us
-
-
-@kernel
-def transmit(mesh: Mesh, source: int, end_of_up_us: int, asked_us: int, n_bytes: int) -> tuple[int, int, int]:
-    """Bytes sent, when the first leaves and when the last does; fewer than asked if the node goes before the end."""
-    sources = mesh.sources
-    start_us = max(asked_us, sources[source].busy_us)
-    sent, finish_us = n_bytes, start_us + duration_us(n_bytes, sources[source].uplink_bps)
-    if finish_us > sources[source].rate_until_us:
-        sent, finish_us = sent_until(sources, mesh.rates, source, (start_us, NEVER_US), n_bytes)
-    sources[source].busy_us = finish_us
-    if finish_us <= end_of_up_us:
-        return sent, start_us, finish_us
-    if start_us >= end_of_up_us:
-        return 0, end_of_up_us, max(end_of_up_us, asked_us)
-    sent, _ = sent_until(sources, mesh.rates, source, (start_us, end_of_up_us), n_bytes)
-    return sent, start_us, end_of_up_us
 
 
 @kernel

@@ -7,13 +7,24 @@ of source `n` are rows `offsets[n]` to `offsets[n + 1]`, in time order. Less tha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 from placement.errors import ReplayError
 from placement.problem import Float64, Int64
-from placement.uptime import NEVER_US
+from placement.uptime import ALWAYS_US, NEVER_US
+
+
+class Pieces(NamedTuple):
+    """All time in pieces, each ending where the next begins; those of source `n` from row `offsets[n]` on."""
+
+    offsets: Int64  # (sources + 1,)
+    start_us: Int64
+    end_us: Int64
+    share: Float64
 
 
 @dataclass(frozen=True)
@@ -76,13 +87,22 @@ class UplinkSchedule:
         offsets = np.concatenate([[0], np.cumsum([len(piece_us) for piece_us in starts])]).astype(np.int64)
         return UplinkSchedule(offsets, np.concatenate(starts).astype(np.int64), np.concatenate(shares))
 
+    @cached_property
+    def pieces(self) -> Pieces:
+        """With the whole share that each source has before its first piece."""
+        first = self.offsets[:-1]
+        start_us = np.insert(self.start_us, first, ALWAYS_US)
+        offsets = self.offsets + np.arange(len(self.offsets))
+        end_us = np.append(start_us[1:], NEVER_US)
+        end_us[offsets[1:] - 1] = NEVER_US
+        return Pieces(offsets, start_us, end_us, np.insert(self.share, first, 1.0))
+
     def mean_share(self, start_us: int, end_us: int) -> Float64:
         """Mean share of each source over `[start_us, end_us)`. (sources,)"""
-        until_us = np.append(self.start_us[1:], NEVER_US)
-        until_us[self.offsets[1:][np.diff(self.offsets) > 0] - 1] = NEVER_US  # the last piece of each source goes on
-        overlap_us = np.maximum(np.minimum(until_us, end_us) - np.maximum(self.start_us, start_us), 0)
-        running = np.concatenate([[0.0], np.cumsum(overlap_us[: len(self.share)] * (self.share - 1.0))])
-        return np.asarray(1.0 + np.diff(running[self.offsets]) / (end_us - start_us), dtype=np.float64)
+        pieces = self.pieces
+        overlap_us = np.minimum(pieces.end_us, end_us) - np.maximum(pieces.start_us, start_us)
+        part = pieces.share * np.maximum(overlap_us, 0) / (end_us - start_us)
+        return np.asarray(np.add.reduceat(part, pieces.offsets[:-1]), dtype=np.float64)
 
 
 def _share_at(start_us: Int64, share: Float64, at_us: Int64) -> Float64:

@@ -21,7 +21,7 @@ from pipelines.planning import Copies, NodeOutlook, SegmentDemand
 from pipelines.popularity_outlooks import nodes_now
 from pipelines.replay import Backtest, comparison, comparison_text
 from pipelines.review import LOADERS
-from pipelines.row_names import DEFAULT_ROWS, GROUP_OF, ROW_GROUPS, ROW_NAMES, Row
+from pipelines.row_names import DEFAULT_ROWS, GROUP_OF, PLAN_ROW, ROW_GROUPS, ROW_NAMES, Row
 from pipelines.rows import PLAYERS, play_row
 from pipelines.typed import build
 from placement.replay import Replay
@@ -59,8 +59,8 @@ def played(contest: Contest) -> dict[Row, Result]:
 
 def test_rows__are_all_named_grouped_and_played() -> None:
     """A row that a configuration may ask for has a name, one place in the table, and somebody who plays it."""
-    names = get_args(Row)
-    assert set(PLAYERS) == set(ROW_NAMES) == set(GROUP_OF) == set(names) >= set(DEFAULT_ROWS)
+    names = {*get_args(Row), PLAN_ROW}
+    assert {*PLAYERS, PLAN_ROW} == set(ROW_NAMES) == set(GROUP_OF) == names > set(DEFAULT_ROWS)
     assert sum(map(len, ROW_GROUPS.values())) == len(names)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +20,8 @@ from pipelines.planning import Copies
 from pipelines.popularity_outlooks import PopularityOutlook, YesterdayOutlook
 from pipelines.replay import Backtest, comparison, comparison_text
 from pipelines.replay_places import judged_places
-from pipelines.row_names import ROW_NAMES, Row
-from pipelines.rows import PLAYERS, play_row
+from pipelines.row_names import Row
+from pipelines.rows import play_row
 from pipelines.stretch import Stretch
 from pipelines.typed import build
 from placement.bound import Prices
@@ -208,11 +208,6 @@ def test_places__save_together_what_the_row_saves(arena: Arena, run: ReplayRun) 
     obeyed = replace(run, stop_loss=StopLossSettings(window_hours=1, retest_after_hours=1))
     acting = judged_places(replace(done, run=obeyed), rule, users={})
     assert all(place.saved_with_stop_loss is None for place in acting)
-
-
-def test_rows__each_has_a_player_and_a_name() -> None:
-    """A row that a configuration may name can be played and shown."""
-    assert set(PLAYERS) == set(ROW_NAMES) == set(get_args(Row))
 
 
 def test_pooled_rows__are_played_once_and_accounted_twice(arena: Arena, run: ReplayRun) -> None:
