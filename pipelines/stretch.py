@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from models.events import HOUR_US
-from pipelines.request_trace import Reader, RequestTrace, joined
+from pipelines.request_trace import Reader, RequestTrace
 from placement.trace import SegmentRequests
 
 
@@ -37,9 +37,10 @@ class MergedReader:
 
     def between(self, start_us: int, end_us: int) -> SegmentRequests:
         """Segment requests in [start, end), for starts that never go back."""
-        both = joined([self.first.between(start_us, end_us), self.second.between(start_us, end_us)])
-        order = np.argsort(both.ts_us, kind="stable")
-        return SegmentRequests(both.ts_us[order], both.segment[order], both.location[order], both.bytes[order])
+        parts = [reader.between(start_us, end_us) for reader in (self.first, self.second)]
+        order = np.argsort(np.concatenate([part.ts_us for part in parts]), kind="stable")
+        names = ("ts_us", "segment", "location", "bytes")
+        return SegmentRequests(*(np.concatenate([getattr(part, name) for part in parts])[order] for name in names))
 
 
 Trace = RequestTrace | MergedTrace | SegmentRequests
