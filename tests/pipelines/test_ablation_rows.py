@@ -16,7 +16,7 @@ from pipelines.config import ReplayRun
 from pipelines.contest import Contest, Result
 from pipelines.memo import Memo, PlanBook, RememberedPlanner
 from pipelines.outlook import ClairvoyantOutlook, Expectation, ModelOutlook, RememberedOutlook
-from pipelines.plan_rows import our_outlook
+from pipelines.plan_rows import optimising, our_outlook
 from pipelines.planning import Copies, NodeOutlook, SegmentDemand
 from pipelines.popularity_outlooks import nodes_now
 from pipelines.replay import Backtest, comparison, comparison_text
@@ -27,6 +27,7 @@ from pipelines.typed import build
 from placement.replay import Replay
 from placement.routing import RoutingSettings
 from placement.trace import Holdings
+from placement.uptime import ALWAYS_US, NEVER_US, Uptime
 from tests.conftest import GREEDY, TinyHome
 from tests.placement.replay_worlds import asked, plan, tiny_world
 
@@ -105,15 +106,30 @@ def test_rows_on_our_models__ask_them_once(
 
 
 def test_perfect_churn__believes_what_is_true_and_expects_what_we_expect(contest: Contest) -> None:
-    """Its demand is our forecast to the last number; a node that is off for the whole horizon survives for none of it."""
+    """Its demand is our forecast to the last number; a node that leaves before the end does not stay."""
     arena, at_us = contest.arena, contest.arena.stretch.start_us
     found, ours = true_nodes(contest, 6.0).at(at_us), our_outlook(contest).at(at_us)
     assert found.demand == ours.demand
     up_us = arena.world.uptime.up_us(at_us, at_us + 6 * HOUR_US)
     nodes = arena.scene.nodes
     assert found.nodes.survival[nodes] == pytest.approx(up_us[nodes] / (6 * HOUR_US))
-    assert (found.nodes.survival[nodes] == 0).any()
+    assert np.array_equal(found.nodes.stay[nodes] == 1.0, up_us[nodes] >= 6 * HOUR_US)
     assert not np.array_equal(found.nodes.survival, ours.nodes.survival)
+
+
+def test_perfect_churn__plans_nothing_on_a_node_that_leaves(contest: Contest) -> None:
+    """All nodes stay but the first, which is up now and leaves at once: every copy goes to others, as no forecast could."""
+    arena, at_us = contest.arena, contest.arena.stretch.start_us
+    leaver, n = arena.scene.n_pops, len(arena.scene.source)
+    ends = np.full(n, NEVER_US)
+    ends[leaver] = at_us + 1
+    uptime = Uptime.from_sessions(np.arange(n), np.full(n, ALWAYS_US), ends, n_sources=n)
+    known = replace(contest, arena=replace(arena, world=replace(arena.world, uptime=uptime)))
+    outlook = true_nodes(known, 6.0)
+    assert outlook.at(at_us).nodes.up[leaver]
+    copies = optimising(known, outlook).plan(at_us, Copies.none()).copies
+    assert leaver not in copies.source
+    assert len(set(copies.source.tolist())) > 5
 
 
 def test_no_churn__believes_that_who_is_up_stays_up(contest: Contest) -> None:
