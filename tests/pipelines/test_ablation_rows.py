@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from models.events import HOUR_US
+from models.events import HOUR_US, Int64
 from pipelines.ablation_rows import ABLATION_ROWS, MixedOutlook, true_nodes
 from pipelines.arena import Arena
 from pipelines.backtest import Planned, PlanNote
@@ -16,7 +16,7 @@ from pipelines.config import ReplayRun
 from pipelines.contest import Contest, Result
 from pipelines.memo import Memo, PlanBook, RememberedPlanner
 from pipelines.outlook import ClairvoyantOutlook, Expectation, ModelOutlook, RememberedOutlook
-from pipelines.plan_rows import our_outlook
+from pipelines.plan_rows import optimising, our_outlook
 from pipelines.planning import Copies, NodeOutlook, SegmentDemand
 from pipelines.popularity_outlooks import nodes_now
 from pipelines.replay import Backtest, comparison, comparison_text
@@ -27,6 +27,7 @@ from pipelines.typed import build
 from placement.replay import Replay
 from placement.routing import RoutingSettings
 from placement.trace import Holdings
+from placement.uptime import ALWAYS_US, NEVER_US, Uptime
 from tests.conftest import GREEDY, TinyHome
 from tests.placement.replay_worlds import asked, plan, tiny_world
 
@@ -107,14 +108,33 @@ def test_rows_on_our_models__ask_them_once(
 
 
 def test_perfect_churn__believes_what_is_true_and_expects_what_we_expect(contest: Contest) -> None:
-    """Its demand is our forecast to the last number; a node survives for the share of the horizon that it is up."""
+    """Its demand is our forecast to the last number; a node that leaves before the end does not stay."""
     arena, at_us = contest.arena, contest.arena.stretch.start_us
     found, ours = true_nodes(contest, 6.0).at(at_us), our_outlook(contest).at(at_us)
     assert found.demand == ours.demand
     up_us = arena.world.uptime.up_us(at_us, at_us + 6 * HOUR_US)
     nodes = arena.scene.nodes
     assert found.nodes.survival[nodes] == pytest.approx(up_us[nodes] / (6 * HOUR_US))
+    assert np.array_equal(found.nodes.stay[nodes] == 1.0, up_us[nodes] >= 6 * HOUR_US)
     assert not np.array_equal(found.nodes.survival, ours.nodes.survival)
+
+
+def test_perfect_churn__plans_nothing_on_a_node_that_leaves(contest: Contest) -> None:
+    """A node that gets copies while all stay gets none where it is up now and leaves at once: no forecast knows that."""
+    leaver = int(_planned_on(contest, leaver=None)[0])
+    assert leaver not in _planned_on(contest, leaver=leaver)
+
+
+def _planned_on(contest: Contest, *, leaver: int | None) -> Int64:
+    """Sources of the copies of the first plan with true departures, in a world that only the leaver leaves."""
+    arena, at_us = contest.arena, contest.arena.stretch.start_us
+    n = len(arena.scene.source)
+    ends = np.where(np.arange(n) == leaver, at_us + 1, NEVER_US)
+    uptime = Uptime.from_sessions(np.arange(n), np.full(n, ALWAYS_US), ends, n_sources=n)
+    known = replace(contest, arena=replace(arena, world=replace(arena.world, uptime=uptime)))
+    outlook = true_nodes(known, 6.0)
+    assert outlook.at(at_us).nodes.up.all()
+    return optimising(known, outlook).plan(at_us, Copies.none()).copies.source
 
 
 def test_no_churn__believes_that_who_is_up_stays_up(contest: Contest) -> None:
