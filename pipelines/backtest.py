@@ -70,11 +70,14 @@ class PlanNote:
 
 
 class Planner(Protocol):
-    """Makes the plan of an instant, given what is held, or brings the last one up to date; asked in time order."""
+    """Makes the plan of an instant, given what is held, or brings the last one up to date; asked in time order.
+
+    A plan and its refreshes share one movement budget: `spent_bytes` of it are gone at a refresh.
+    """
 
     def plan(self, at_us: int, held: Copies) -> Planned: ...
 
-    def refresh(self, at_us: int, held: Copies) -> Planned: ...
+    def refresh(self, at_us: int, held: Copies, *, spent_bytes: int) -> Planned: ...
 
 
 class Guard(Protocol):
@@ -107,16 +110,18 @@ class OptimisingPlanner:
         self._refresh, self._reactive = refresh or RefreshSettings(), reactive
         self._prices: SourcePrices | None = None
 
-    def refresh(self, at_us: int, held: Copies) -> Planned:
+    def refresh(self, at_us: int, held: Copies, *, spent_bytes: int) -> Planned:
         started = time.perf_counter()
         expected, planned = self._instance(at_us, held)
-        copies = refresh(planned.problem, self._refresh)
+        left = max(0, (planned.problem.settings.movement_budget_bytes or 0) - spent_bytes)
+        problem = replace(planned.problem, settings=replace(planned.problem.settings, movement_budget_bytes=left))
+        copies = refresh(problem, self._refresh)
         note = PlanNote(
             at_us,
             "refresh",
             _by_tier(planned, copies.source),
-            int(moved_bytes(planned.problem, copies)),
-            planned.problem.settings.movement_budget_bytes,
+            int(moved_bytes(problem, copies)),
+            left,
             seconds=time.perf_counter() - started,
             refreshed=True,
             by_prior=expected.by_prior,
@@ -186,7 +191,7 @@ class PopularityPlanner:
         )
         return Planned(holdings, copies, self._note(at_us, copies, held, planned))
 
-    def refresh(self, at_us: int, held: Copies) -> Planned:
+    def refresh(self, at_us: int, held: Copies, *, spent_bytes: int) -> Planned:
         """The rule again: it has no slower plan to wait for."""
         planned = self.plan(at_us, held)
         return replace(planned, note=replace(planned.note, refreshed=True))
@@ -257,16 +262,21 @@ def roll(
     replay = Replay(world, **judge) if reactive is None else ReactiveReplay(world, reactive, **judge)
     held, flapping = Copies.none(), Flapping(world.segment_bytes, world.n_sources)
     notes: list[PlanNote] = []
+    spent = 0
     for done, (at_us, requests) in enumerate(stretch.parts(), start=1):
         for now_us, part in _refreshed(stretch, at_us, requests, refresh_minutes):
             held = _with(held, replay)
-            planned = planner.plan(now_us, held) if now_us == at_us else planner.refresh(now_us, held)
+            if now_us == at_us:
+                planned, spent = planner.plan(now_us, held), 0
+            else:
+                planned = planner.refresh(now_us, held, spent_bytes=spent)
             if guard is not None:
                 planned = guard.bar(planned, held, replay.tally_at(now_us))
             replay.adopt(planned.holdings)
             served = replay.serve(part)
             if audience is not None:
                 audience.add(part, served)
+            spent += planned.note.bytes_moved
             back = flapping.bytes_back(now_us, held, planned.copies)
             held = planned.copies
             notes.append(replace(planned.note, flapping_bytes=back))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -17,22 +18,23 @@ MOST_PLAN_BYTES = 512 << 20
 
 @dataclass
 class PlanBook:
-    """Plans by instant, each with what was held before it; full once they take `free_bytes`."""
+    """Plans by instant, each with what was held and what had been moved before it; full once they take `free_bytes`."""
 
     free_bytes: int = MOST_PLAN_BYTES
-    made: dict[int, tuple[Copies, Planned]] = field(default_factory=dict)
+    made: dict[int, tuple[Copies, int, Planned]] = field(default_factory=dict)
 
-    def find(self, at_us: int, held: Copies) -> Planned | None:
-        """The plan that was made at the instant where the same was held."""
-        before, planned = self.made.get(at_us, (None, None))
-        return planned if before is not None and _same(before, held) else None
+    def find(self, at_us: int, held: Copies, spent_bytes: int = 0) -> Planned | None:
+        """The plan that was made at the instant where the same was held, with as much of the budget gone."""
+        before, gone, planned = self.made.get(at_us, (None, 0, None))
+        same = before is not None and gone == spent_bytes and _same(before, held)
+        return planned if same else None
 
-    def add(self, at_us: int, held: Copies, planned: Planned) -> None:
+    def add(self, at_us: int, held: Copies, planned: Planned, spent_bytes: int = 0) -> None:
         arrays = [*vars(held).values(), *vars(planned.copies).values(), *vars(planned.holdings).values()]
         n_bytes = sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
         if at_us not in self.made and n_bytes <= self.free_bytes:
             self.free_bytes -= n_bytes
-            self.made[at_us] = held, planned
+            self.made[at_us] = held, spent_bytes, planned
 
 
 class RememberedPlanner:
@@ -46,17 +48,17 @@ class RememberedPlanner:
         self._planner, self._book = planner, book
 
     def plan(self, at_us: int, held: Copies) -> Planned:
-        return self._known(self._planner.plan, at_us, held)
+        return self._known(self._planner.plan, at_us, held, 0)
 
-    def refresh(self, at_us: int, held: Copies) -> Planned:
-        return self._known(self._planner.refresh, at_us, held)
+    def refresh(self, at_us: int, held: Copies, *, spent_bytes: int) -> Planned:
+        return self._known(partial(self._planner.refresh, spent_bytes=spent_bytes), at_us, held, spent_bytes)
 
-    def _known(self, make: Callable[[int, Copies], Planned], at_us: int, held: Copies) -> Planned:
-        known = self._book.find(at_us, held)
+    def _known(self, make: Callable[[int, Copies], Planned], at_us: int, held: Copies, spent_bytes: int) -> Planned:
+        known = self._book.find(at_us, held, spent_bytes)
         if known is not None:
             return known
         planned = make(at_us, held)
-        self._book.add(at_us, held, planned)
+        self._book.add(at_us, held, planned, spent_bytes)
         return planned
 
 

@@ -182,7 +182,8 @@ class CountedPlanner:
         holdings = Holdings(at_us, held.segment.astype(np.int32), held.source.astype(np.int32))
         return Planned(holdings, held, PlanNote(at_us, "rule", (0, 0, 0), 0, None))
 
-    refresh = plan
+    def refresh(self, at_us: int, held: Copies, *, spent_bytes: int) -> Planned:
+        return self.plan(at_us, held)
 
 
 def test_remembered_planner__plans_again_where_something_else_is_held() -> None:

@@ -107,6 +107,24 @@ def test_roll__refreshes_between_plans(arena: Arena, run: ReplayRun) -> None:
     assert tally.requested_bytes == sum(int(part.bytes.sum()) for part in arena.stretch.hours())
 
 
+def test_roll__a_plan_and_its_refreshes_share_one_movement_budget(arena: Arena, run: ReplayRun) -> None:
+    """Each refresh is told what its plan and the refreshes before it moved; and moves no more than is left then."""
+    told: list[int] = []
+
+    class Listening(OptimisingPlanner):
+        def refresh(self, at_us: int, held: Copies, *, spent_bytes: int) -> Planned:
+            told.append(spent_bytes)
+            return super().refresh(at_us, held, spent_bytes=spent_bytes)
+
+    outlook = ClairvoyantOutlook(arena.scene, arena.stretch.requests, arena.world.uptime, horizon_hours=6.0)
+    tight = replace(run.planning, movement_budget_share=0.02)
+    _, notes = _roll(arena, Listening(arena.scene, outlook, tight, seed=0), refresh_minutes=60.0)
+    moved = np.array([note.bytes_moved for note in notes]).reshape(3, 4)
+    assert told == np.cumsum(moved, axis=1)[:, :3].ravel().tolist()
+    assert all(note.bytes_moved <= (note.movement_budget_bytes or 0) for note in notes)
+    assert moved[:, 1:].sum() > 0
+
+
 def test_roll__what_passes_through_reaches_the_planner(arena: Arena) -> None:
     """A planner that wants nothing is told, at each later plan, of what devices have kept meanwhile."""
     planner = WantsNothing()
@@ -127,7 +145,8 @@ class WantsNothing:
         none = np.zeros(0, np.int32)
         return Planned(Holdings(at_us, none, none), Copies.none(), PlanNote(at_us, "rule", (0, 0, 0), 0, None))
 
-    refresh = plan
+    def refresh(self, at_us: int, held: Copies, *, spent_bytes: int) -> Planned:
+        return self.plan(at_us, held)
 
 
 class ComesAndGoes:
@@ -146,7 +165,8 @@ class ComesAndGoes:
         note = PlanNote(at_us, "rule", (0, 0, int(wants)), self.size if wants else 0, None)
         return Planned(holdings, Copies(codes[:, 0], codes[:, 1]), note)
 
-    refresh = plan
+    def refresh(self, at_us: int, held: Copies, *, spent_bytes: int) -> Planned:
+        return self.plan(at_us, held)
 
 
 def test_roll__counts_what_comes_back_soon_after_it_was_dropped(arena: Arena) -> None:

@@ -31,7 +31,8 @@ class Churning:
         new = ~np.isin(3 * segment + source, 3 * held.segment + held.source)
         return Planned(holdings, Copies(segment, source), PlanNote(at_us, "rule", (0, 1, 1), MB * int(new.sum()), None))
 
-    refresh = plan
+    def refresh(self, at_us: int, held: Copies, *, spent_bytes: int) -> Planned:
+        return self.plan(at_us, held)
 
 
 def played(world: ReplayWorld, guard: StopLossGuard | None) -> tuple[Any, list[PlanNote]]:
