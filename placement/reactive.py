@@ -5,7 +5,8 @@ serve may fill a device of its location, paid by tier 1, once that has happened 
 
     misses(t) = misses(t') · 2^(−(t − t') / half-life) + 1    at each request that tier 1 serves,    filled from a number on
 
-so that what nobody foresaw, or too few devices hold, is kept as soon as that shows, and what is asked for once is not.
+so that what nobody foresaw, or too few devices hold, is kept as soon as that shows, and what is asked for once is not. A
+fill sets the count back to nothing: each is paid for by as many misses, so that what is pushed is a small part of them.
 The device is the first from the segment's place on the ring of storage (`placement/homes.py`) that is up and whose
 uplink is idle: one that is busy could not serve it. Devices throw out what was used longest ago. A plan has the first
 right to storage: what passed through goes when a plan needs its room, and what the plan wants and passed through already
@@ -43,7 +44,7 @@ MOST_RESERVED = 0.5
 class ReactiveSettings:
     """What devices keep of what passes through, beside the plan."""
 
-    storage_share: float | None = None
+    storage_share: float | None = 0.0
     """Share of each device's storage that plans leave free for it, in [0, 1); null sizes it by the model: the share of
     its location's requests that is expected for contents the forecast does not name, a half at most. What plans do not
     fill is used in any case."""
@@ -222,7 +223,7 @@ def _serve_all(
     served: tuple[Int32, Int8, Float64],
 ) -> int:
     """Serves from request work[1] on; gives how many are done, fewer than all when the slots are used up."""
-    (offsets, forecast, slots), (shelf, homes, passing), (columns, begin) = plan, kept, work
+    (offsets, forecast, slots), (shelf, _, passing), (columns, begin) = plan, kept, work
     for i in range(begin, len(columns[0])):
         if shelf.free[0] < 0:
             return i
@@ -239,7 +240,7 @@ def _serve_all(
         if 0 <= done.slot < slots:
             touch(mesh, shelf, done.slot)
         elif done.slot < 0 and _count(passing, key, ts_us, admission[1]) >= admission[0] and done.cause != IN_TRANSIT:
-            _keep(mesh, shelf, homes, request, (planned, sums.cells[hour, location]))
+            _keep(mesh, kept, request, (planned, sums.cells[hour, location]))
     return len(columns[0])
 
 
@@ -264,9 +265,9 @@ def _count(passing: Passing, key: int, ts_us: int, half_life_us: float) -> float
 
 
 @kernel
-def _keep(mesh: Mesh, shelf: Shelf, homes: Homes, request: Request, rest: tuple[int, Int64]) -> None:
+def _keep(mesh: Mesh, kept: tuple[Shelf, Homes, Passing], request: Request, rest: tuple[int, Int64]) -> None:
     """Sends the segment to one device of the location, if there is one for it, at tier 1's expense."""
-    planned, cell = rest
+    (shelf, homes, passing), (planned, cell) = kept, rest
     size = mesh.segment_bytes[request.segment]
     source = _taker(mesh, shelf, homes, request, planned)
     if source < 0:
@@ -278,6 +279,7 @@ def _keep(mesh: Mesh, shelf: Shelf, homes: Homes, request: Request, rest: tuple[
     mesh.sources[source].downlink_us = ready_us
     cell[PUSHED_BYTES] += size
     put(mesh, shelf, request.location, (request.segment, source, ready_us))
+    passing.misses[request.location * len(mesh.segment_bytes) + request.segment] = 0.0
 
 
 @kernel

@@ -35,6 +35,16 @@ def test_reactive__forgets_requests_by_half_life() -> None:
         assert ReactiveReplay(tiny_world(), rule).play([requests]).moved_bytes == moved
 
 
+def test_reactive__each_fill_is_paid_for_by_misses() -> None:
+    """The planned device's uplink is taken for long: the third miss in a row fills the other one, and the next do not."""
+    world = tiny_world(uplink_bps=np.array([0.0, 8e3, 8e3]))  # a megabyte takes 1,000 s
+    replay = ReactiveReplay(world, ReactiveSettings(admit_requests=2.99, half_life_hours=1000.0))
+    replay.adopt(plan(0, (0, 1)))
+    served = replay.serve(asked(*((100.0 + at, 0) for at in range(8))))
+    assert served.source.tolist() == [1, 0, 0, 0, 2, 0, 0, 0]
+    assert replay.finish().moved_bytes == 2 * MB  # the plan's copy and one more
+
+
 def test_reactive__leaves_what_the_plan_serves_alone() -> None:
     """A planned copy serves; nothing passes through to be kept, whatever the count."""
     replay = ReactiveReplay(tiny_world(), EVERY_MISS)
@@ -71,9 +81,9 @@ def test_reactive__makes_room_for_a_plan() -> None:
 def test_reactive__the_model_sizes_what_plans_leave_free() -> None:
     """As much as nobody could name, a half at most; a share that is given holds everywhere; without a model none."""
     unforeseen = np.array([0.1, 0.9])
-    assert ReactiveSettings().reserved(unforeseen, 2).tolist() == [0.1, 0.5]
+    assert ReactiveSettings(storage_share=None).reserved(unforeseen, 2).tolist() == [0.1, 0.5]
     assert ReactiveSettings(storage_share=0.2).reserved(unforeseen, 2).tolist() == [0.2, 0.2]
-    assert ReactiveSettings().reserved(None, 2).tolist() == [0.0, 0.0]
+    assert ReactiveSettings(storage_share=None).reserved(None, 2).tolist() == [0.0, 0.0]
 
 
 def test_reactive__settings_name_every_mistake() -> None:
