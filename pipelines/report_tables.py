@@ -121,6 +121,7 @@ def movement_table(methods: Sequence[MethodRow]) -> Table | None:
     titles = ["Method", f"Moved a day, {unit}", "Flapping", *shown]
     rows = tuple(_movement_row(method, movement, shown, unit) for method, movement in moved)
     note = "Moved: pushed because a plan says so, on the day (UTC) of the plan; for caches, what they fetched to keep. "
+    note += "What devices keep of what passes through, beside a plan, is pushed and not moved. "
     note += "Flapping: the share of it that had been dropped within the 24 hours before; not recorded for caches."
     if len(days) > len(shown):
         note += f" The mean is over all {len(days)} days; the last {len(shown)} are listed."
