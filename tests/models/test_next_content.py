@@ -199,7 +199,7 @@ def test_mixture__is_proper_with_evictions(seed: int, n: int) -> None:
     history = rng.integers(0, len(store.contents), 2).tolist()
     session = batch(store, (history, int(rng.integers(0, 3))))
     p = distribution(even(store), session)
-    assert p.sum() == pytest.approx(1.0, abs=1e-6)
+    assert p.sum() == pytest.approx(1.0, abs=1e-7)
     assert p[history[-1]] == 0.0
 
 
