@@ -145,7 +145,7 @@ class ReactiveReplay(Replay):
 
     def passed_through(self) -> tuple[Int32, Int32]:
         """Segments and sources of what devices keep beside the plan, and have whole by now."""
-        pool = self._held(self._ledger.now_us or 0)
+        pool = self._pool[(self._pool["source"] >= 0) & (self._pool["ready_us"] <= (self._ledger.now_us or 0))]
         return pool["segment"].copy(), pool["source"].copy()
 
     def held_bytes(self) -> Int64:
@@ -161,19 +161,15 @@ class ReactiveReplay(Replay):
     def _pool(self) -> Records:
         return self._mesh.copies[: self._slots]
 
-    def _held(self, now_us: int) -> Records:
-        pool = self._pool
-        return pool[(pool["source"] >= 0) & (pool["ready_us"] <= now_us)]
-
     def _carry_out(self, plan: Holdings) -> None:
         """What the plan wants and passed through stays; the rest of that makes room."""
-        self._hand_over(plan)
+        pool = self._hand_over(plan)
         super()._carry_out(plan)
-        self._rejoin()
+        self._rejoin(pool)
         self._make_room(plan.start_us)
 
-    def _hand_over(self, plan: Holdings) -> None:
-        """Gives the plan those of its copies that passed through."""
+    def _hand_over(self, plan: Holdings) -> Records:
+        """Gives the plan those of its copies that passed through; the slots that are left."""
         n_sources = self.world.n_sources
         pool = self._pool
         kept = np.flatnonzero(pool["source"] >= 0)
@@ -181,11 +177,10 @@ class ReactiveReplay(Replay):
         slots = kept[np.isin(keys, plan.segment.astype(np.int64) * n_sources + plan.source)]
         self._book.receive(pool[slots])
         _drop_all(self._mesh, self._shelf, slots)
-        self._pool_before = self._pool.copy()
+        return self._pool.copy()
 
-    def _rejoin(self) -> None:
+    def _rejoin(self, pool: Records) -> None:
         """Puts the plan's copies behind those that passed through, in one array that both share."""
-        pool = self._pool_before
         copies = np.concatenate([pool, self._book.copies])
         self._book.copies = copies[len(pool) :]
         most = self._book.most_holders + int(np.diff(self._homes.offsets).max(initial=0))
@@ -206,9 +201,9 @@ class ReactiveReplay(Replay):
         before = self._slots
         fresh = fresh_copies(max(before, 1024))
         fresh["source"] = -1
-        self._pool_before = np.concatenate([self._pool, fresh])
+        pool = np.concatenate([self._pool, fresh])
         self._shelf = grown_shelf(self._shelf, len(fresh))
-        self._rejoin()
+        self._rejoin(pool)
 
 
 @kernel
