@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ class PoolRunner:
         processes = min(self.processes or os.cpu_count() or 1, max(len(units), 1))
         # Fresh processes, because DuckDB and Arrow run threads and a forked copy of a locked lock stays locked.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
             futures = [pool.submit(work, unit) for unit in units]
             results = []
             try:
@@ -75,3 +76,15 @@ class PoolRunner:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         return results
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that began it is gone, however it went: nobody waits for the results."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_wait_and_end, args=(parent,), daemon=True).start()
+
+
+def _wait_and_end(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
