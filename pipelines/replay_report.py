@@ -14,9 +14,10 @@ from models.quantities import format_count, format_instant, format_share
 from models.registry import MODEL_NAMES, Registry
 from pipelines.cache_rows import POOLED_FREE, POOLED_LIMIT, POOLED_PAID
 from pipelines.churn_words import TELEMETRY_LIMIT
-from pipelines.config import microseconds
+from pipelines.config import ReplayRun, microseconds
 from pipelines.contest import Result
 from pipelines.evaluate import SHOWN
+from pipelines.fault_words import fault_sentences
 from pipelines.forecast_track import Track, track_demand
 from pipelines.home import Home
 from pipelines.provenance import code_commit, settings_digest
@@ -78,7 +79,7 @@ def report_data(done: Backtest, home: Home) -> ReportData:
             f"{format_count(arena.stretch.n_requests)} segment requests at {len(arena.scene.locations)} places, "
             f"{len(arena.scene.source) - arena.scene.n_pops} devices, {arena.scene.n_pops} POPs, planned every "
             f"{run.every_hours:g} h; world {facts.get('name', run.tables)}, storage "
-            f"{facts.get('storage_level', 'as given')}."
+            f"{facts.get('storage_level', 'as given')}{_with_faults(run)}."
         ),
         repeat=Repeat(
             command="premirror replay --config FILE",
@@ -96,7 +97,7 @@ def report_data(done: Backtest, home: Home) -> ReportData:
         brackets="Brackets: 95 % interval over blocks of six hours.",
         currency=run.currency,
         methods=tuple(_method(done, result, ours) for result in done.results),
-        causes=_causes(ours),
+        causes=_causes(ours, run),
         plan=_plan(ours),
         places=judged_places(done, ours, users),
         pops=tuple(
@@ -113,6 +114,12 @@ def report_data(done: Backtest, home: Home) -> ReportData:
         stop_loss=stop_loss_sentence(run),
         settings={key: json.dumps(value) for key, value in flat(run).items() if not key.startswith("what_if.")},
         format=FORMAT,
+    )
+
+
+def _with_faults(run: ReplayRun) -> str:
+    return (
+        f"; put through {len(run.faults)} fault{'' if len(run.faults) == 1 else 's'}, told below" if run.faults else ""
     )
 
 
@@ -145,7 +152,7 @@ def _method(done: Backtest, result: Result, ours: Result) -> MethodRow:
     )
 
 
-def _causes(ours: Result) -> Causes:
+def _causes(ours: Result, run: ReplayRun) -> Causes:
     """By falling bytes; the smallest join `router's choice` so that each keeps a colour of its own."""
     by_hour = ours.tally.cause_bytes.sum(axis=1)
     order = np.argsort(-by_hour.sum(axis=0), kind="stable")
@@ -155,7 +162,8 @@ def _causes(ours: Result) -> Causes:
     words = " and ".join(CAUSE_WORDS[CauseCode(c)] for c in rest)
     causes.append(Cause(words, _hours(by_hour[:, rest].sum(axis=1)), HELP[CauseCode(rest[0])]))
     unserved = float(ours.tally.requested_bytes - ours.tally.mesh_bytes)
-    return Causes(ours.tally.start_hour_us, tuple(causes), unserved_bytes=unserved)
+    events = fault_sentences(run.faults)
+    return Causes(ours.tally.start_hour_us, tuple(causes), events=events, unserved_bytes=unserved)
 
 
 def _hours(values: Any) -> tuple[float, ...]:
