@@ -252,6 +252,26 @@ def place(
 
 
 @app.command()
+def refresh(
+    config: ConfigOption,
+    at: Annotated[str, typer.Option(help="Origin (ISO 8601 with zone); default: the newest forecast.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan's difference, publish nothing.")] = False,
+    overrides: SetOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Bring the plan in force up to a newer forecast: stale copies make room, pushes must be worth a multiple."""
+    settings = _load("placement", config, overrides)
+    from pipelines.place import place_step
+
+    console = Console(as_json, quiet)
+    value, text = place_step(settings, _home(home), console, at=at, dry_run=dry_run, refreshes=True)
+    console.result(value, text)
+    raise typer.Exit(EXIT_INFEASIBLE if value.get("status") == "infeasible" else 0)
+
+
+@app.command()
 def rebalance(
     config: ConfigOption,
     events: Annotated[

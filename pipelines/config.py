@@ -284,6 +284,8 @@ class PlacementRun:
     """How the churn model is put right on what has happened since it was trained."""
     rebalance: RebalanceSettings = field(default_factory=RebalanceSettings)
     """How patient, thrifty and steady `premirror rebalance` is between two placements."""
+    refresh: RefreshSettings = field(default_factory=RefreshSettings)
+    """How `premirror refresh` follows demand between two placements; `every_minutes` is for who schedules it."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ to an older window; a kill at any instant leaves the old plan or the new one.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ from placement.check import check
 from placement.directory import PATHS_SCHEMA, SOURCES_SCHEMA, SourceDirectory
 from placement.plan import Plan, diff
 from placement.problem import PlacementProblem
+from placement.refresh import refreshed_plan
 from placement.routing import RoutingSettings, explain, score, top_k
 from placement.solve import solve
 
@@ -79,9 +80,12 @@ def current_plan(home: Home) -> CurrentPlan | None:
 
 
 def place_step(
-    settings: PlacementRun, home: Home, console: Console, *, at: str, dry_run: bool
+    settings: PlacementRun, home: Home, console: Console, *, at: str, dry_run: bool, refreshes: bool = False
 ) -> tuple[dict[str, Any], str]:
-    """Plans the window of a forecast and publishes the plan; `dry_run` only shows what would change."""
+    """Plans the window of a forecast and publishes the plan; `dry_run` only shows what would change.
+
+    With `refreshes`, the plan in force is only brought up to date (`placement/refresh.py`), in a fraction of the time.
+    """
     forecasts = forecasts_at(home, instant_us(at)) if at else latest_forecasts(home)
     with only_one(home.plans):
         current = current_plan(home)
@@ -90,7 +94,9 @@ def place_step(
                 f"The plan in force starts at {current.manifest['at']}, after the forecast of {iso(forecasts.at_us)}: "
                 "a plan never goes back in time. Run `premirror forecast` for a later window."
             )
-        return _place(settings, home, console, forecasts, current, dry_run=dry_run)
+        if refreshes and current is None:
+            raise InputError(f"There is no plan under {home.plans} to refresh. Run `premirror place` first.")
+        return _place(settings, home, console, forecasts, current, dry_run=dry_run, refreshes=refreshes)
 
 
 def _place(
@@ -101,6 +107,7 @@ def _place(
     current: CurrentPlan | None,
     *,
     dry_run: bool,
+    refreshes: bool,
 ) -> tuple[dict[str, Any], str]:
     inputs = Inputs.find(DataSource(tables=settings.tables), home)
     planned_for = current.manifest["forecast"] if current else ""
@@ -113,8 +120,15 @@ def _place(
     scene = read_scene(inputs.path)
     planned = _instance(settings, scene, inputs, forecasts, current)
     console.note(f"placing {len(planned.segment_code):,} segments on {len(scene.source):,} sources")
+    before = PlanState(forecasts.at_us) if current is None else _state_of(current, console)
     start = _start(planned.problem, current, console)
-    plan = solve(planned.problem, seed=settings.seed, start=start)
+    placed_us = forecasts.at_us
+    if current is not None and refreshes:
+        placed_us = current.manifest.get("placed_at_us", current.manifest["at_us"])
+        planned = replace(planned, problem=_with_budget_left(planned.problem, before, since_us=placed_us))
+        plan = refreshed_plan(planned.problem, settings.refresh, start or _no_prices(planned.problem))
+    else:
+        plan = solve(planned.problem, seed=settings.seed, start=start)
     report = check(planned.problem, plan)
     if report.violations:
         raise RuntimeError(f"The judge refused the plan: {report.violations[0]}")  # our own bug: exit 70
@@ -123,11 +137,12 @@ def _place(
     tables |= problem_tables(planned.problem, Listed.of(scene), plan.prices)
     difference = diff(_held_table(current), tables["placements"].drop_columns(["moved"]))
     known = current.manifest["id"] if current else ""
-    name = job_id(forecasts.at_us, current=known, prices=start is not None, **facts)
+    name = job_id(forecasts.at_us, current=known, prices=start is not None, refreshes=refreshes, **facts)
     manifest = {
         "id": name,
         "at_us": forecasts.at_us,
         "at": iso(forecasts.at_us),
+        "placed_at_us": placed_us,
         "horizon_hours": settings.planning.horizon_hours,
         "tables": settings.tables,
         "routing": plain(settings.routing),
@@ -154,7 +169,6 @@ def _place(
         **facts,
     }
     if not dry_run:
-        before = PlanState(forecasts.at_us) if current is None else _state_of(current, console)
         state = before.after_placement(at_us=forecasts.at_us, bytes_moved=plan.bytes_moved)
         publish(home, name, tables, manifest, state)
         log_plan(home, manifest, time.perf_counter() - started, console)
@@ -178,6 +192,20 @@ def _start(problem: PlacementProblem, current: CurrentPlan | None, console: Cons
     except InputError as error:
         console.note(f"the price search starts anew: {error}")
         return None
+
+
+def _no_prices(problem: PlacementProblem) -> Prices:
+    """They prove what every request costs at its best source, whatever limits there are."""
+    nothing = np.zeros(len(problem.sources))
+    return Prices.of_sources(problem, nothing, nothing, 0.0)
+
+
+def _with_budget_left(problem: PlacementProblem, state: PlanState, *, since_us: int) -> PlacementProblem:
+    """A placement and all that follows it until the next one share one movement budget."""
+    budget, spent = problem.settings.movement_budget_bytes, state.moved_since_placement(since_us)
+    if budget is None:
+        return problem
+    return replace(problem, settings=replace(problem.settings, movement_budget_bytes=max(0, budget - spent)))
 
 
 def _state_of(current: CurrentPlan, console: Console) -> PlanState:

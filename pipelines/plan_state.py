@@ -49,6 +49,10 @@ class PlanState:
         """What was moved in the 24 hours up to an instant."""
         return tuple(moved for moved in self.moved if moved.at_us > at_us - DAY_US)
 
+    def moved_since_placement(self, placed_us: int) -> int:
+        """Bytes moved by the placement of an instant and by everything after it, as far as the last 24 hours tell."""
+        return sum(moved.bytes for moved in self.moved if moved.at_us >= placed_us)
+
     def after_placement(self, *, at_us: int, bytes_moved: int) -> PlanState:
         """The state beside a new placement: outages and absences are in its forecast, its events are still to come.
 

@@ -11,7 +11,7 @@ from placement.bound import Prices
 from placement.check import check
 from placement.copies import Copies
 from placement.errors import PlanError
-from placement.flows import Flows, delivery_cost
+from placement.flows import Flows, best_flows, delivery_cost
 from placement.plan import Plan, Status
 from placement.problem import PlacementProblem
 from placement.requirements import missing_requirements
@@ -26,6 +26,12 @@ class Incumbent:
     copies: Copies
     flows: Flows
     cost: float
+
+
+def incumbent(problem: PlacementProblem, method: str, copies: Copies) -> Incumbent:
+    """These copies with the best shares."""
+    flows = best_flows(problem, copies.segment, copies.source)
+    return Incumbent(method, copies, flows, cost_of(problem, copies, flows))
 
 
 def cost_of(problem: PlacementProblem, copies: Copies, flows: Flows) -> float:

@@ -6,7 +6,7 @@ What falls to a copy of segment s at n over the horizon, of the rows k that n re
 
 is compared with `keep_requests`: copies with less are stale, all others stay. On top of these the greedy adds copies by
 value per byte, each worth several pushes, because a forecast of minutes ago errs and a copy that is dropped at the next
-refresh has cost its push. No prices, no bound: the next placement chooses everything anew.
+refresh has cost its push. Prices are not searched: the next placement chooses everything anew.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from placement.bound import Prices, certify
 from placement.copies import Copies, keep_current
 from placement.errors import ProblemError
 from placement.greedy import place_greedily
+from placement.plan import Plan
 from placement.problem import Float64, PlacementProblem
+from placement.publish import incumbent, judged, published
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,17 @@ def refresh(problem: PlacementProblem, settings: RefreshSettings) -> Copies:
     held = Copies(held.segment[~problem.standing[held.source]], held.source[~problem.standing[held.source]])
     fresh = due_requests(problem, held) >= settings.keep_requests
     return place_greedily(problem, start=Copies(held.segment[fresh], held.source[fresh]), thrift=settings.thrift)
+
+
+def refreshed_plan(problem: PlacementProblem, settings: RefreshSettings, prices: Prices) -> Plan:
+    """The refreshed copies as a judged plan, with what the prices of the last search still prove about it.
+
+    Raises:
+        PlanError: the judge refused the plan, which is a fault of this package and never of the problem.
+    """
+    bound = certify(problem, prices, raise_rows=True, threads=problem.settings.threads)
+    best = incumbent(problem, "refresh", refresh(problem, settings))
+    return judged(problem, published(problem, best, bound, prices))
 
 
 def due_requests(problem: PlacementProblem, copies: Copies) -> Float64:

@@ -16,7 +16,6 @@ from placement.bound import Prices
 from placement.copies import Copies, keep_current, within_limits
 from placement.dive import dive
 from placement.engines import guide_of
-from placement.flows import best_flows
 from placement.formulation import arc_count, solve_whole
 from placement.greedy import place_greedily
 from placement.guard import Guard
@@ -25,7 +24,7 @@ from placement.neighbourhoods import improve_by_neighbourhoods
 from placement.plan import Plan
 from placement.prices import Guide, search_prices
 from placement.problem import PlacementProblem
-from placement.publish import Incumbent, cost_of, judged, moved_bytes, published
+from placement.publish import Incumbent, incumbent, judged, moved_bytes, published
 from placement.requirements import meet_requirements
 from placement.restock import restock
 
@@ -47,7 +46,7 @@ def solve(
         PlanError: the judge refused the plan, which is a fault of this package and never of the problem.
     """
     tell, guard = progress or (lambda _: None), Guard(problem.settings.time_limit_seconds)
-    best = _price(problem, "current copies", meet_requirements(problem, keep_current(problem)))
+    best = incumbent(problem, "current copies", meet_requirements(problem, keep_current(problem)))
     tell(f"current copies: {best.cost:.1f} m$")
     guide = guide_of(problem, start=start, guard=guard)
     proof = guide.bound
@@ -58,7 +57,7 @@ def solve(
         answer = solve_whole(problem, seed=seed, hint=best.copies, guard=guard)
         bound = max(proof.value, answer.bound)
         if answer.copies is not None:
-            best = _better(problem, best, _price(problem, "whole programme", within_limits(problem, answer.copies)))
+            best = _better(problem, best, incumbent(problem, "whole programme", within_limits(problem, answer.copies)))
         tell(f"whole programme: best {best.cost:.1f} m$, bound {bound:.1f} m$")
     else:
         best = ladder.improve(problem, best)
@@ -71,9 +70,9 @@ def solve(
 
 def solve_greedily(problem: PlacementProblem) -> Plan:
     """The plan that greedy alone makes, judged like any other; nothing is proven about it, so that its bound is 0."""
-    best = _price(problem, "current copies", meet_requirements(problem, keep_current(problem)))
+    best = incumbent(problem, "current copies", meet_requirements(problem, keep_current(problem)))
     return judged(
-        problem, published(problem, _better(problem, best, _price(problem, "greedy", place_greedily(problem))), 0.0)
+        problem, published(problem, _better(problem, best, incumbent(problem, "greedy", place_greedily(problem))), 0.0)
     )
 
 
@@ -89,17 +88,17 @@ class _Ladder:
     def __call__(self, problem: PlacementProblem, start: Copies) -> Copies:
         guide = search_prices(problem, start=self.guide.bound.prices, guard=self.guard)
         ladder = replace(self, guide=guide, tell=lambda _: None)
-        return ladder.improve(problem, ladder.climb(problem, _price(problem, "", start))).copies
+        return ladder.improve(problem, ladder.climb(problem, incumbent(problem, "", start))).copies
 
     def climb(self, problem: PlacementProblem, best: Incumbent) -> Incumbent:
         """The same or cheaper after the copies that the guide suggests, greedy, and restocking."""
         for method, copies in self._suggested(problem):
-            best = _better(problem, best, _price(problem, method, copies))
+            best = _better(problem, best, incumbent(problem, method, copies))
             self.tell(f"{method}: best {best.cost:.1f} m$")
         if problem.settings.restock_arc_visits and self.guide.candidates.n_arcs and not self.guard.passed:
             copies = restock(problem, self.guide, best.copies, best.flows, guard=self.guard)
             method = f"{best.method}, restocking"
-            best = _better(problem, best, _price(problem, method, meet_requirements(problem, copies)))
+            best = _better(problem, best, incumbent(problem, method, meet_requirements(problem, copies)))
             self.tell(f"restocking: best {best.cost:.1f} m$")
         return best
 
@@ -113,7 +112,7 @@ class _Ladder:
         )
         copies, method = meet_requirements(problem, copies), f"{best.method}, neighbourhoods"
         for candidate in (copies, place_greedily(problem, start=copies)):
-            best = _better(problem, best, _price(problem, method, candidate))
+            best = _better(problem, best, incumbent(problem, method, candidate))
         self.tell(f"neighbourhoods: best {best.cost:.1f} m$")
         return best
 
@@ -126,11 +125,6 @@ class _Ladder:
             # tier-1 copies compete for the movement budget: serve them first, too
             kept = meet_requirements(problem, keep_current(problem))
             yield "requirements, then greedy", place_greedily(problem, start=kept)
-
-
-def _price(problem: PlacementProblem, method: str, copies: Copies) -> Incumbent:
-    flows = best_flows(problem, copies.segment, copies.source)
-    return Incumbent(method, copies, flows, cost_of(problem, copies, flows))
 
 
 def _better(problem: PlacementProblem, old: Incumbent, new: Incumbent) -> Incumbent:

@@ -211,6 +211,52 @@ def test_place__says_what_is_missing(operated_home: TinyHome) -> None:
         place(operated_home, "planning.horizon_hours=1")
 
 
+@pytest.fixture
+def two_hours_on(operated_home: TinyHome) -> TinyHome:
+    """A home with a plan of two hours before the end of the data, and a forecast for the end."""
+    forecast_step(operated_home.config("placement"), operated_home.home, QUIET, at=iso(END_US - 2 * HOUR_US))
+    place(operated_home)
+    forecast_step(operated_home.config("placement"), operated_home.home, QUIET, at="")
+    return operated_home
+
+
+def refresh(tiny: TinyHome, *assignments: str, dry_run: bool = False) -> dict[str, Any]:
+    config = tiny.config("placement", *assignments)
+    return place_step(config, tiny.home, QUIET, at="", dry_run=dry_run, refreshes=True)[0]
+
+
+def test_refresh__answers_a_newer_forecast_from_the_plan_in_force(two_hours_on: TinyHome) -> None:
+    """A judged plan with its bound, in force at once, that keeps most copies; asked again there is nothing to do."""
+    before = current_plan(two_hours_on.home)
+    assert before is not None
+    value = refresh(two_hours_on)
+    after = current_plan(two_hours_on.home)
+    assert after is not None
+    assert (after.folder.name, value["method"], value["at_us"]) == (value["id"], "refresh", END_US)
+    assert 0 < value["bound_millidollars"] <= value["objective_millidollars"] + 1e-6
+    assert value["kept_bytes"] > value["dropped_bytes"]
+    assert value["placed_at_us"] == before.manifest["at_us"]
+    assert refresh(two_hours_on)["changed"] is False
+
+
+def test_refresh__shares_the_movement_budget_of_its_placement(two_hours_on: TinyHome) -> None:
+    """What the placement moved is gone; with nothing left, nothing moves."""
+    current = current_plan(two_hours_on.home)
+    assert current is not None
+    moved = current.manifest["bytes_to_move"]
+    whole = place(two_hours_on, dry_run=True)["movement_budget_bytes"]
+    told = refresh(two_hours_on, dry_run=True)
+    assert told["movement_budget_bytes"] == max(0, whole - moved)
+    spent = refresh(two_hours_on, f"planning.placement.movement_budget_bytes={moved}", dry_run=True)
+    assert (spent["movement_budget_bytes"], spent["bytes_to_move"]) == (0, 0)
+
+
+def test_refresh__without_a_plan_says_what_to_run(forecasted: TinyHome) -> None:
+    """There is nothing to bring up to date."""
+    with pytest.raises(InputError, match=r"no plan under .* to refresh. Run `premirror place` first"):
+        refresh(forecasted)
+
+
 def test_rebalance__between_two_placements(forecasted: TinyHome, tmp_path: Path) -> None:
     """Nothing happens, then the largest holder fails: nobody is sent there, and the next placement knows what moved."""
     first, settings = place(forecasted), forecasted.config("placement")
