@@ -112,7 +112,7 @@ class OptimisingPlanner:
 
     def refresh(self, at_us: int, held: Copies, *, spent_bytes: int) -> Planned:
         started = time.perf_counter()
-        expected, planned = self._instance(at_us, held)
+        expected, planned = self._instance(at_us, held, self._settings.for_refresh())
         left = max(0, (planned.problem.settings.movement_budget_bytes or 0) - spent_bytes)
         problem = replace(planned.problem, settings=replace(planned.problem.settings, movement_budget_bytes=left))
         copies = refresh(problem, self._refresh)
@@ -130,7 +130,7 @@ class OptimisingPlanner:
 
     def plan(self, at_us: int, held: Copies) -> Planned:
         started = time.perf_counter()
-        expected, planned = self._instance(at_us, held)
+        expected, planned = self._instance(at_us, held, self._settings)
         plan = self.answer(planned.problem)
         note = note_of(planned, plan, seconds=time.perf_counter() - started)
         return Planned(planned.holdings(plan), planned.copies(plan), replace(note, by_prior=expected.by_prior))
@@ -142,11 +142,11 @@ class OptimisingPlanner:
         self._prices = None if plan.prices is None else SourcePrices.of(problem, plan.prices)
         return plan
 
-    def _instance(self, at_us: int, held: Copies) -> tuple[Expectation, PlannedInstance]:
+    def _instance(self, at_us: int, held: Copies, settings: PlanningSettings) -> tuple[Expectation, PlannedInstance]:
         expected, scene = self._outlook.at(at_us), self._scene
         if self._reactive is not None:
             scene = scene.leaving(self._reactive.reserved(expected.unforeseen, len(scene.locations)))
-        settings = replace(self._settings, horizon_hours=expected.horizon_hours or self._settings.horizon_hours)
+        settings = replace(settings, horizon_hours=expected.horizon_hours or settings.horizon_hours)
         return expected, instance(scene, expected.demand, expected.nodes, held, settings=settings, at_us=at_us)
 
 

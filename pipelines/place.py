@@ -118,7 +118,8 @@ def _place(
         return value, f"Plan {current.manifest['id']} answers this forecast already; nothing to do."
     started = time.perf_counter()
     scene = read_scene(inputs.path)
-    planned = _instance(settings, scene, inputs, forecasts, current)
+    asked = replace(settings, planning=settings.planning.for_refresh()) if refreshes else settings
+    planned = _instance(asked, scene, inputs, forecasts, current)
     console.note(f"placing {len(planned.segment_code):,} segments on {len(scene.source):,} sources")
     before = PlanState(forecasts.at_us) if current is None else _state_of(current, console)
     start = _start(planned.problem, current, console)

@@ -35,6 +35,9 @@ class PlanningSettings:
     """A node serves its own location and those within this round trip, in milliseconds."""
     movement_budget_share: float = 0.5
     """Most bytes that one plan may push, as a share of the storage of the eligible nodes."""
+    busy_share: float = 0.0
+    """Share of the time in which a node's uplink is expected to send and to refuse who comes: a plan counts the node as away
+    for so long. A refresh does without it, because it knows what each uplink is asked for."""
     tiers: TierSettings = field(default_factory=TierSettings)
     """Eligibility and tier rules."""
     placement: PlacementSettings = field(default_factory=PlacementSettings)
@@ -48,11 +51,16 @@ class PlanningSettings:
                 ("minimum_requests", ">= 0", self.minimum_requests >= 0),
                 ("reach_rtt_ms", ">= 0", self.reach_rtt_ms >= 0),
                 ("movement_budget_share", ">= 0", self.movement_budget_share >= 0),
+                ("busy_share", "in [0, 1)", 0 <= self.busy_share < 1),
             )
             if not holds
         ]
         if problems:
             raise ValueError(" ".join(problems))
+
+    def for_refresh(self) -> PlanningSettings:
+        """The same, for greedy placement that counts what uplinks refuse itself."""
+        return replace(self, busy_share=0.0)
 
 
 @dataclass(frozen=True)
@@ -241,7 +249,7 @@ def instance(
     problem = PlacementProblem(
         segments=_segments(scene.catalogue, segment_code),
         locations=scene.locations,
-        sources=_sources(scene, outlook, verdicts.tier, eligible, room, settings.horizon_hours),
+        sources=_sources(scene, outlook, verdicts.tier, eligible, room, settings),
         demand=Demand(
             np.searchsorted(segment_code, demand.segment).astype(np.int32),
             demand.location.astype(np.int32),
@@ -312,7 +320,7 @@ def _sources(
     tier: npt.NDArray[np.int8],
     eligible: Bool,
     room_bytes: Int64,
-    horizon_hours: float,
+    settings: PlanningSettings,
 ) -> Sources:
     location: Int32 = scene.location
     share = 1.0 if outlook.uplink_share is None else outlook.uplink_share
@@ -322,8 +330,8 @@ def _sources(
         location=location,
         network=scene.network,
         storage_bytes=room_bytes,
-        uplink_bytes=scene.uplink_bps * share / 8 * horizon_hours * 3600,
-        survival=outlook.survival,
+        uplink_bytes=scene.uplink_bps * share / 8 * settings.horizon_hours * 3600,
+        survival=np.where(scene.is_pop, outlook.survival, outlook.survival * (1.0 - settings.busy_share)),
         egress_cost_per_gb=scene.egress_cost_per_gb,
         eligible=eligible,
         lat=scene.lat,

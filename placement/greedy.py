@@ -8,11 +8,20 @@ where `new share` is what n would serve of the demand nobody serves yet: at most
 together are up for (1 - prod(1 - survival)), and at most its free uplink. Values only fall as copies are added, so an
 old value is an upper bound: the heap holds one entry for each segment, its best copy, which is valued anew when it
 reaches the top and placed if it still leads (lazy greedy). At last, free current copies that still fit are kept.
+
+An uplink is a budget of bytes, or a line that sends one transfer at a time and refuses who comes meanwhile. A line that is
+asked for a times what it could send is busy a / (1 + a) of the time (Erlang 1917, one line). Of a further load of l times
+what it could send it therefore carries the share
+
+    f f',   f = 1 / (1 + a) the time it was idle before,   f' = 1 / (1 + a + l) the time it is idle then
+
+where what it now refuses of the earlier load is taken off. So copies spread over devices long before any budget is used up.
 """
 
 from __future__ import annotations
 
 import heapq
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numba
@@ -39,21 +48,44 @@ SPENT_BEFORE_SWEEP = 8
 """Sources that run out of uplink or storage before the lists of candidates are swept."""
 SPENT_SHARE = 0.005
 """A source with less than this share of its uplink left is looked at no more."""
+COPIES_BEFORE_RANKING = 64
+"""Copies that are placed before the candidates with lines are ranked anew by their idle time."""
+SPENT_LINE = 0.3
+"""The same for a line: asked for more than twice what it could send, it would carry less than a tenth of what comes."""
 
 
-def place_greedily(problem: PlacementProblem, *, start: Copies | None = None, thrift: float = 0.0) -> Copies:
+@dataclass(frozen=True)
+class GreedyRules:
+    """How copies are valued.
+
+    Attributes:
+        thrift: what a push counts beyond its price, as a multiple of it.
+        steadiness: by how many pushes the value of a copy that is there now is raised, each as far as the copy is worth
+            one: what is dropped and comes back costs another push.
+        lines: whether uplinks are lines that refuse, and not budgets.
+    """
+
+    thrift: float = 0.0
+    steadiness: float = 0.0
+    lines: bool = False
+
+
+PLAIN = GreedyRules()
+
+
+def place_greedily(problem: PlacementProblem, *, start: Copies | None = None, rules: GreedyRules = PLAIN) -> Copies:
     """Places copies one by one, starting from `start`, and then keeps every free current copy that still fits.
 
     Args:
         problem: the instance.
         start: copies that stay in any case; nothing by default.
-        thrift: least value that a pushed copy must have, as a share of its push price.
+        rules: how copies are valued.
     """
     empty = np.zeros(0, dtype=np.int32)
     copies = start or Copies(empty, empty)
     if not problem.settings.pops_hold_everything:
-        copies = _place_tier(problem, copies, problem.is_pop, thrift)
-    copies = _place_tier(problem, copies, ~problem.is_pop, thrift)
+        copies = _place_tier(problem, copies, problem.is_pop, rules)
+    copies = _place_tier(problem, copies, ~problem.is_pop, rules)
     order = np.argsort(-requests_per_segment(problem)[problem.current_segment], kind="stable")
     kept = add_while_fitting(problem, copies, problem.current_segment[order], problem.current_source[order])
     return meet_requirements(problem, kept)
@@ -72,16 +104,21 @@ class _Instance(NamedTuple):
     smallest: float  # size of the smallest segment
     current_start: Int64  # (S + 1,)
     current: Int32  # sources that hold a segment now and are candidates
+    typical_saving: Float64  # of a request of mean price for a segment of mean size (L, N)
     can_serve: Bool  # (L, N)
     request_price: Float64  # (L, N)
     byte_price: Float64  # (N,)
     push_price: Float64  # (N,)
     survival: Float64  # (N,)
     uplink: Float64  # (N,)
+    least_uplink: Float64  # free uplink with which a source is looked at no more (N,)
+    line: Bool  # whether the uplink is a line and not a budget (N,)
     network: Int32  # (N,)
     slots: Int64  # budgets that a push is taken from (N, 3)
     tier: Int64  # (N,)
     caps: Int64  # (4,)
+    thrift: float
+    steadiness: float
 
 
 class _State(NamedTuple):
@@ -89,7 +126,7 @@ class _State(NamedTuple):
 
     delivered: Float64  # share of a row's requests that copies serve (D,)
     nobody: Float64  # probability that none of the copies in a row's reach is up (D,)
-    uplink: Float64  # free (N,)
+    uplink: Float64  # free: of a budget what is left, of a line what it could send in its idle time (N,)
     spare: Float64  # free storage (N,)
     budget: Float64  # bytes that may still move within each budget (B,)
     first: Int64  # newest copy of each segment, -1 for none (S,)
@@ -102,19 +139,19 @@ class _State(NamedTuple):
     holds: Int64  # scratch: the valuation in which the source holds the segment now (N,)
 
 
-def _place_tier(problem: PlacementProblem, start: Copies, among: Bool, thrift: float) -> Copies:
+def _place_tier(problem: PlacementProblem, start: Copies, among: Bool, rules: GreedyRules) -> Copies:
     """Adds copies at the sources in `among` to those in `start`."""
-    instance = _instance(problem, start, among)
+    instance = _instance(problem, start, among, rules)
     state = _state(problem, start, instance)
     mine = among[start.source]
     held = (start.segment[mine], start.source[mine], start.segment[~mine], start.source[~mine])
     limit = problem.settings.candidates_per_location
-    segment, source = _lazy_greedy(instance, state, held, limit, thrift)
+    segment, source = _lazy_greedy(instance, state, held, limit)
     segments = np.concatenate([start.segment[~mine], segment])
     return Copies.sorted(segments, np.concatenate([start.source[~mine], source]))
 
 
-def _instance(problem: PlacementProblem, start: Copies, among: Bool) -> _Instance:
+def _instance(problem: PlacementProblem, start: Copies, among: Bool, rules: GreedyRules) -> _Instance:
     demand = problem.demand
     order = np.lexsort((demand.location, demand.segment))
     order = order[demand.requests[order] > 0]
@@ -124,27 +161,36 @@ def _instance(problem: PlacementProblem, start: Copies, among: Bool) -> _Instanc
     holder = (keys % max(1, len(problem.sources))).astype(np.int32)
     usable = among[holder] & problem.sources.eligible[holder] & ~problem.standing[holder]
     holders = (keys // max(1, len(problem.sources)))[usable]
+    uplink = problem.usable_uplink_bytes
+    limited = np.isfinite(uplink)
+    line = limited & (uplink > 0) & rules.lines
+    price = _fallback_price(problem, start, among)
     return _Instance(
         row_start=np.searchsorted(demand.segment[order], np.arange(n_segments + 1)),
         location=demand.location[order],
         requests=demand.requests[order],
-        fallback_price=_fallback_price(problem, start, among)[order],
+        fallback_price=price[order],
         size=problem.segments.bytes.astype(np.float64),
         near_start=near_start,
         near=near,
         smallest=float(problem.segments.bytes.min(initial=0)),
         current_start=np.searchsorted(holders, np.arange(n_segments + 1)),
         current=holder[usable],
+        typical_saving=_typical_saving(problem, price),
         can_serve=problem.can_serve,
         request_price=problem.request_price,
         byte_price=problem.byte_price,
         push_price=problem.push_price,
         survival=problem.sources.survival,
-        uplink=problem.usable_uplink_bytes,
+        uplink=uplink,
+        line=line,
+        least_uplink=np.where(limited, uplink * np.where(line, SPENT_LINE, SPENT_SHARE), 0.0),
         network=problem.sources.network,
         slots=problem.movement_slots,
         tier=problem.sources.tier.astype(np.int64),
         caps=copy_caps(problem),
+        thrift=float(rules.thrift),
+        steadiness=float(rules.steadiness),
     )
 
 
@@ -179,6 +225,15 @@ def _near(problem: PlacementProblem, among: Bool) -> tuple[Int64, Int32]:
     return starts, np.concatenate([np.zeros(0, np.int64), *lists]).astype(np.int32)
 
 
+def _typical_saving(problem: PlacementProblem, fallback_price: Float64) -> Float64:
+    """What each source saves of a request of mean fallback price at each location, for a segment of mean size, (L, N)."""
+    places, rows = problem.demand.location, len(problem.locations)
+    count = np.maximum(1, np.bincount(places, minlength=rows))
+    mean = np.bincount(places, weights=fallback_price, minlength=rows) / count
+    size = float(problem.segments.bytes.mean()) if len(problem.segments) else 0.0
+    return np.asarray(mean[:, None] - problem.request_price - problem.byte_price[None, :] * size)
+
+
 def _fallback_price(problem: PlacementProblem, start: Copies, among: Bool) -> Float64:
     """Price of each row's request when no source in `among` serves it: its cheapest POP or the origin, (D,)."""
     price = problem.origin_price.copy()
@@ -196,7 +251,6 @@ def _lazy_greedy(
     state: _State,
     held: tuple[Int32, Int32, Int32, Int32],
     limit: int,
-    thrift: float,
 ) -> tuple[Int32, Int32]:
     """Copies at the candidates, those already there first."""
     segments, sources = [np.int32(0) for _ in range(0)], [np.int32(0) for _ in range(0)]
@@ -206,12 +260,14 @@ def _lazy_greedy(
         _commit(instance, state, int(held[0][at]), int(held[1][at]), len(held[2]) + len(segments))
         segments.append(held[0][at])
         sources.append(held[1][at])
+    if instance.line.any():
+        _rank(instance, state)
     heap = [(-np.inf, s) for s in range(len(instance.size)) if _asked(instance, s)]
     valuation, spent = 0, 0
     while len(heap):
         s = heapq.heappop(heap)[1]
         valuation += 1
-        gain, n = _best_copy(instance, state, s, limit, thrift, valuation)
+        gain, n = _best_copy(instance, state, s, limit, valuation)
         if n < 0:
             continue
         density = gain / instance.size[s]
@@ -225,13 +281,32 @@ def _lazy_greedy(
             if spent >= SPENT_BEFORE_SWEEP:
                 _sweep(instance, state)
                 spent = 0
+            if instance.line[n] and len(segments) % COPIES_BEFORE_RANKING == 0:
+                _rank(instance, state)
         heapq.heappush(heap, (-density, s))
     return np.array(segments, dtype=np.int32), np.array(sources, dtype=np.int32)
 
 
 @numba.njit(cache=True)
 def _is_spent(instance: _Instance, state: _State, n: int) -> bool:
-    return bool(state.uplink[n] <= 0 or state.spare[n] < instance.smallest)
+    return bool(state.uplink[n] <= instance.least_uplink[n] or state.spare[n] < instance.smallest)
+
+
+@numba.njit(cache=True)
+def _carried(instance: _Instance, n: int, free: float, load: float) -> float:
+    """Share of a further load that source n carries, less what it then refuses of the load before."""
+    if load <= 0 or free <= 0:
+        return 0.0
+    if not instance.line[n]:
+        return float(min(1.0, free / load))
+    whole = instance.uplink[n]
+    return float(free / whole * (_idle_after(whole, free, load) / whole))
+
+
+@numba.njit(cache=True)
+def _idle_after(whole: float, free: float, load: float) -> float:
+    """What a line could send in the time in which it is still idle under a further load."""
+    return float(free / (1.0 + load * free / whole / whole))
 
 
 @numba.njit(cache=True)
@@ -248,18 +323,31 @@ def _sweep(instance: _Instance, state: _State) -> None:
 
 
 @numba.njit(cache=True)
+def _rank(instance: _Instance, state: _State) -> None:
+    """Puts the candidates of each location in order by what they would save of a small load of its rows."""
+    for location in range(len(state.near_end)):
+        first, end = instance.near_start[location], state.near_end[location]
+        worth = np.empty(end - first)
+        for at in range(first, end):
+            n = instance.near[at]
+            idle = state.uplink[n] / instance.uplink[n] if instance.line[n] else 1.0
+            worth[at - first] = instance.typical_saving[location, n] * instance.survival[n] * idle * idle
+        order = np.argsort(-worth, kind="mergesort")
+        instance.near[first:end] = instance.near[first:end][order]
+
+
+@numba.njit(cache=True)
 def _asked(instance: _Instance, s: int) -> bool:
     return bool(instance.row_start[s + 1] > instance.row_start[s])
 
 
 @numba.njit(cache=True)
-def _best_copy(
-    instance: _Instance, state: _State, s: int, limit: int, thrift: float, valuation: int
-) -> tuple[float, int]:
+def _best_copy(instance: _Instance, state: _State, s: int, limit: int, valuation: int) -> tuple[float, int]:
     """The most valuable copy of segment s and its value; source -1 where none is worth its push."""
     size, touched = instance.size[s], [np.int64(0) for _ in range(0)]
     may_push = size <= state.budget[0]
     near, current, spare, uplink, holds = instance.near, instance.current, state.spare, state.uplink, state.holds
+    least = instance.least_uplink
     slots, budget = instance.slots, state.budget
     arrays = (state.stamp, state.value, state.load, instance.survival, instance.byte_price)
     for at in range(instance.current_start[s], instance.current_start[s + 1]):
@@ -272,14 +360,14 @@ def _best_copy(
             n = near[at]
             if not may_push or seen >= limit:
                 break
-            if size <= spare[n] and uplink[n] > 0 and holds[n] != valuation and may_pay(n, size, slots, budget):
+            if size <= spare[n] and uplink[n] > least[n] and holds[n] != valuation and may_pay(n, size, slots, budget):
                 seen += 1
                 _value_row(row, arrays, prices, n, size, valuation, touched)
         for at in range(instance.current_start[s], instance.current_start[s + 1]):
             n = current[at]
             if reached[n] and size <= spare[n]:
                 _value_row(row, arrays, prices, n, size, valuation, touched)
-    return _pick(instance, state, s, thrift, valuation, touched)
+    return _pick(instance, state, s, valuation, touched)
 
 
 @numba.njit(cache=True)
@@ -314,15 +402,19 @@ def _value_row(row, arrays, prices, n: int, size: float, valuation: int, touched
 
 @numba.njit(cache=True)
 def _pick(  # type: ignore[no-untyped-def]
-    instance: _Instance, state: _State, s: int, thrift: float, valuation: int, touched
+    instance: _Instance, state: _State, s: int, valuation: int, touched
 ) -> tuple[float, int]:
-    """The touched source with the largest value net of the push; equal ones by free uplink, then nearest first."""
+    """The touched source with the largest value by the rules; equal ones by free uplink, then in their order."""
     best, chosen, size = 0.0, -1, instance.size[s]
     holds, value, uplink, load, push_price = state.holds, state.value, state.uplink, state.load, instance.push_price
     for n in touched:
-        push = 0.0 if holds[n] == valuation else push_price[n] * size
-        gain = value[n] * min(1.0, uplink[n] / load[n]) - push
-        if gain <= thrift * push or gain < best or gain <= 0:
+        push = push_price[n] * size
+        gain = value[n] * _carried(instance, int(n), uplink[n], load[n])
+        if holds[n] == valuation:
+            gain += instance.steadiness * min(gain, push)
+        else:
+            gain -= push * (1.0 + instance.thrift)
+        if gain < best or gain <= 0:
             continue
         if gain == best and uplink[n] <= uplink[chosen]:
             continue
@@ -348,14 +440,18 @@ def _commit(instance: _Instance, state: _State, s: int, n: int, copy: int) -> No
     for k in range(instance.row_start[s], instance.row_start[s + 1]):
         if instance.can_serve[instance.location[k], n] and _saving(instance, k, n, size) > 0:
             load += instance.requests[k] * _new_share(instance, state, k, n) * size
-    scale = min(1.0, state.uplink[n] / load) if load > 0 else 0.0
+    free = state.uplink[n]
+    scale = _carried(instance, n, free, load)
     for k in range(instance.row_start[s], instance.row_start[s + 1]):
         if instance.can_serve[instance.location[k], n]:
             if _saving(instance, k, n, size) > 0:
                 state.delivered[k] += scale * _new_share(instance, state, k, n)
             state.nobody[k] *= 1.0 - instance.survival[n]
-    left = state.uplink[n] - scale * load
-    state.uplink[n] = left if left > SPENT_SHARE * instance.uplink[n] else 0.0
+    if instance.line[n]:
+        state.uplink[n] = _idle_after(instance.uplink[n], free, load)
+    else:
+        left = free - scale * load
+        state.uplink[n] = left if left > instance.least_uplink[n] else 0.0
 
 
 @numba.njit(cache=True)

@@ -1,26 +1,21 @@
-"""Between two placements: stale copies make room and what demand now calls for is pushed, in a fraction of a second.
+"""Between two placements: what the last minutes taught, in a fraction of a second.
 
-What falls to a copy of segment s at n over the horizon, of the rows k that n reaches and together with their other holders,
-
-    due(s, n) = sum_k requests_k · survival_n / sum of the survivals of the holders of s that reach k
-
-is compared with `keep_requests`: copies with less are stale, all others stay. On top of these the greedy adds copies by
-value per byte, each worth several pushes, because a forecast of minutes ago errs and a copy that is dropped at the next
-refresh has cost its push. Prices are not searched: the next placement chooses everything anew.
+The greedy places every copy anew against fresh demand, with uplinks as lines that refuse who comes while they send. What is
+held costs nothing and leads: a push counts for more than its price, because a forecast of minutes ago errs, and a copy that
+is there is worth some pushes more, because one that is dropped and comes back costs another push. So plans follow demand and
+do not flap. Prices are not searched: the next placement chooses everything anew.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from placement.bound import Prices, certify
-from placement.copies import Copies, keep_current
+from placement.copies import Copies
 from placement.errors import ProblemError
-from placement.greedy import place_greedily
+from placement.greedy import GreedyRules, place_greedily
 from placement.plan import Plan
-from placement.problem import Float64, PlacementProblem
+from placement.problem import PlacementProblem
 from placement.publish import incumbent, judged, published
 
 
@@ -30,15 +25,15 @@ class RefreshSettings:
 
     every_minutes: float = 20.0
     """Distance of refreshes, in minutes; 0 for none."""
-    keep_requests: float = 0.3
-    """Expected requests over the horizon below which a copy is stale and makes room."""
-    thrift: float = 1.0
-    """What a pushed copy must be worth beyond its push, as a multiple of the push's price."""
+    thrift: float = 0.5
+    """What a push counts beyond its price, as a multiple of it."""
+    steadiness: float = 4.0
+    """By how many pushes a copy that is held leads, each as far as the copy is worth one."""
 
     def __post_init__(self) -> None:
         problems = [
             f"Expected {name} >= 0 and finite, got {getattr(self, name)!r}."
-            for name in ("every_minutes", "keep_requests", "thrift")
+            for name in ("every_minutes", "thrift", "steadiness")
             if not 0 <= getattr(self, name) < float("inf")
         ]
         if problems:
@@ -46,11 +41,9 @@ class RefreshSettings:
 
 
 def refresh(problem: PlacementProblem, settings: RefreshSettings) -> Copies:
-    """What is held, less what is stale, and more where demand is worth the push; within the hard limits."""
-    held = keep_current(problem)
-    held = Copies(held.segment[~problem.standing[held.source]], held.source[~problem.standing[held.source]])
-    fresh = due_requests(problem, held) >= settings.keep_requests
-    return place_greedily(problem, start=Copies(held.segment[fresh], held.source[fresh]), thrift=settings.thrift)
+    """What is held where it still leads, and what now is worth more than that; within the hard limits."""
+    rules = GreedyRules(thrift=settings.thrift, steadiness=settings.steadiness, lines=True)
+    return place_greedily(problem, rules=rules)
 
 
 def refreshed_plan(problem: PlacementProblem, settings: RefreshSettings, prices: Prices) -> Plan:
@@ -62,20 +55,3 @@ def refreshed_plan(problem: PlacementProblem, settings: RefreshSettings, prices:
     bound = certify(problem, prices, raise_rows=True, threads=problem.settings.threads)
     best = incumbent(problem, "refresh", refresh(problem, settings))
     return judged(problem, published(problem, best, bound, prices))
-
-
-def due_requests(problem: PlacementProblem, copies: Copies) -> Float64:
-    """Expected requests that fall to each copy over the horizon. (C,)"""
-    demand = problem.demand
-    order = np.lexsort((demand.location, demand.segment))
-    start = np.searchsorted(demand.segment[order], np.arange(len(problem.segments) + 1))
-    rows = np.diff(start)[copies.segment]
-    copy = np.repeat(np.arange(len(rows)), rows)
-    row = np.arange(len(copy)) + np.repeat(start[copies.segment] - (np.cumsum(rows) - rows), rows)
-    location = demand.location[order[row]]
-    reached = problem.can_serve[location, copies.source[copy]]
-    copy, row = copy[reached], row[reached]
-    weight = problem.sources.survival[copies.source[copy]]
-    together = np.bincount(row, weight, len(order))
-    requests = demand.requests[order[row]] * weight / np.maximum(together[row], 1e-300)
-    return np.bincount(copy, requests, len(rows)).astype(np.float64)

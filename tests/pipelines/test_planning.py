@@ -182,6 +182,24 @@ def test_instance__the_movement_budget_is_a_share_of_the_eligible_storage() -> N
     assert limited.problem.settings.movement_budget_bytes == 7
 
 
+def test_instance__counts_busy_uplinks_as_away() -> None:
+    """Sending two fifths of the time, a node that stays for sure is there for 0.6 of the requests; a POP for all.
+
+    A refresh works out for itself what each uplink refuses.
+    """
+    busy = planned(busy_share=0.4).problem
+    assert busy.sources.survival.tolist() == [1.0 if pop else 0.6 for pop in busy.is_pop]
+    again = instance(
+        tiny_scene(),
+        FILM_HERE,
+        EVERYBODY_UP,
+        Copies.none(),
+        settings=replace(SETTINGS, busy_share=0.4).for_refresh(),
+        at_us=NOW_US,
+    )
+    assert again.problem.sources.survival.tolist() == [1.0, 1.0, 1.0]
+
+
 def test_instance__a_plan_comes_back_in_the_codes_of_the_scene() -> None:
     """Only segments with demand or copies are in the problem; its codes are translated back."""
     found = planned(held=Copies(np.array([0]), np.array([FAR])))

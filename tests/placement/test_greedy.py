@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
 from placement.check import check
 from placement.copies import keep_current
-from placement.greedy import place_greedily
+from placement.greedy import GreedyRules, place_greedily
 from placement.instances import InstanceSettings, random_instance
+from placement.problem import Demand, PlacementProblem, Sources
 from placement.solve import solve_greedily
 from tests.placement.tiny import GB, cost_of, hand_problem, keeps_hard_limits, tiny_problem
 
@@ -38,7 +39,29 @@ def test_place_greedily__keeps_free_current_copies() -> None:
 @pytest.mark.parametrize("thrift", [0.0, 6.9, 7.1])
 def test_place_greedily__thrift(thrift: float) -> None:
     """A push of 20 m$ that saves 160 m$ is worth 7 times its price net of it."""
-    assert len(place_greedily(hand_problem(), thrift=thrift).segment) == (1 if thrift < 7 else 0)
+    assert len(place_greedily(hand_problem(), rules=GreedyRules(thrift=thrift)).segment) == (1 if thrift < 7 else 0)
+
+
+def test_place_greedily__a_line_gets_a_second_copy_of_what_is_hot() -> None:
+    """A segment asked for as often as one node could send it: by bytes, one holder serves all 100 requests.
+
+    One that refuses who comes while it sends serves 50, and a second one 33.3 of the rest, for 533 m$ and a push of 20.
+    """
+    problem = _two_nodes()
+    assert place_greedily(problem).source.tolist() == [1]
+    assert place_greedily(problem, rules=GreedyRules(lines=True)).source.tolist() == [1, 2]
+    dear = GreedyRules(lines=True, thrift=25.6)  # 26.6 pushes of 20 m$ cost 532 m$
+    assert place_greedily(problem, rules=dear).source.tolist() == [1, 2]
+    assert place_greedily(problem, rules=replace(dear, thrift=25.8)).source.tolist() == [1]
+
+
+def _two_nodes() -> PlacementProblem:
+    """The hand-worked world with a second node like the first, and its first segment asked for 100 times."""
+    one, both = hand_problem(), np.array([0, 1, 1])
+    columns = {field.name: getattr(one.sources, field.name)[both] for field in fields(one.sources)}
+    columns |= {"source": np.array(["pop", "first", "second"], dtype=object), "network": np.array([-1, 0, 1], np.int32)}
+    demand = Demand(np.zeros(1, np.int32), np.zeros(1, np.int32), np.array([100.0]))
+    return replace(one, sources=Sources(**columns), demand=demand, rtt_ms=one.rtt_ms[:, both], reach=one.reach[:, both])
 
 
 @pytest.mark.parametrize("seed", range(4))
