@@ -261,7 +261,7 @@ def refresh(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Bring the plan in force up to a newer forecast: stale copies make room, pushes must be worth a multiple."""
+    """Bring the plan in force up to a newer forecast, with what is held in the lead."""
     settings = _load("placement", config, overrides)
     from pipelines.place import place_step
 
