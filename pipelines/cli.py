@@ -242,13 +242,7 @@ def place(
     quiet: QuietOption = False,
 ) -> None:
     """Solve the placement for the forecast window and publish the plan."""
-    settings = _load("placement", config, overrides)
-    from pipelines.place import place_step
-
-    console = Console(as_json, quiet)
-    value, text = place_step(settings, _home(home), console, at=at, dry_run=dry_run)
-    console.result(value, text)
-    raise typer.Exit(EXIT_INFEASIBLE if value.get("status") == "infeasible" else 0)
+    _publish_plan(_load("placement", config, overrides), home, Console(as_json, quiet), at, dry_run, refreshes=False)
 
 
 @app.command()
@@ -262,11 +256,15 @@ def refresh(
     quiet: QuietOption = False,
 ) -> None:
     """Bring the plan in force up to a newer forecast, with what is held in the lead."""
-    settings = _load("placement", config, overrides)
+    _publish_plan(_load("placement", config, overrides), home, Console(as_json, quiet), at, dry_run, refreshes=True)
+
+
+def _publish_plan(
+    settings: Any, home: Path | None, console: Console, at: str, dry_run: bool, *, refreshes: bool
+) -> None:
     from pipelines.place import place_step
 
-    console = Console(as_json, quiet)
-    value, text = place_step(settings, _home(home), console, at=at, dry_run=dry_run, refreshes=True)
+    value, text = place_step(settings, _home(home), console, at=at, dry_run=dry_run, refreshes=refreshes)
     console.result(value, text)
     raise typer.Exit(EXIT_INFEASIBLE if value.get("status") == "infeasible" else 0)
 
