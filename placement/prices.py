@@ -25,6 +25,8 @@ WIDE_PASSES = 100
 """Passes before candidates that are far from worth their prices leave the graph."""
 SETTLED, PATIENCE = 5e-5, 2
 """Share of itself by which a certificate must raise the bound, and how many in a row may fail to before the search ends."""
+SWINGS = 0.01
+"""A certificate that falls by more than this share below the best one shows prices that still swing, and ends nothing."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def search_prices(problem: PlacementProblem, *, start: Prices | None = None, gua
         visits += passes * search.candidates.n_arcs
         search.run(passes, guard)
         found = _bound(problem, search.invite(), search.candidates.rows)
-        idle = idle + 1 if found.value < best.value + SETTLED * abs(best.value) else 0
+        swings = found.value < (1.0 - SWINGS) * best.value
+        idle = idle + 1 if not swings and found.value < best.value + SETTLED * abs(best.value) else 0
         best = max(best, found, key=lambda bound: bound.value)
         if idle >= PATIENCE and (done > WIDE_PASSES or start is not None):
             break
