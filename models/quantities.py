@@ -61,6 +61,11 @@ def format_number(value: float | None, digits: int = 0) -> str:
     return text.replace("-", "−")
 
 
+def format_counted(number: int, noun: str) -> str:
+    """`1 place`, `12 places`."""
+    return f"{format_number(number)} {noun}{'' if number == 1 else 's'}"
+
+
 def significant_digits(value: float, significant: int = 3) -> int:
     """Decimals that show `value` with about this many significant digits: 9.87, 98.7, 987."""
     if not math.isfinite(value) or value == 0:

@@ -26,7 +26,7 @@ from placement.popularity import most_popular_copies
 from placement.problem import PlacementProblem
 from placement.publish import moved_bytes
 from placement.reactive import ReactiveReplay, ReactiveSettings
-from placement.refresh import RefreshSettings, refresh
+from placement.refresh import RefreshSettings, refresh, with_budget_left
 from placement.replay import Replay, ReplaySettings
 from placement.routing import RoutingSettings
 from placement.solve import solve
@@ -113,15 +113,14 @@ class OptimisingPlanner:
     def refresh(self, at_us: int, held: Copies, *, spent_bytes: int) -> Planned:
         started = time.perf_counter()
         expected, planned = self._instance(at_us, held, self._settings.for_refresh())
-        left = max(0, (planned.problem.settings.movement_budget_bytes or 0) - spent_bytes)
-        problem = replace(planned.problem, settings=replace(planned.problem.settings, movement_budget_bytes=left))
+        problem = with_budget_left(planned.problem, spent_bytes)
         copies = refresh(problem, self._refresh)
         note = PlanNote(
             at_us,
             "refresh",
             _by_tier(planned, copies.source),
             int(moved_bytes(problem, copies)),
-            left,
+            problem.settings.movement_budget_bytes,
             seconds=time.perf_counter() - started,
             refreshed=True,
             by_prior=expected.by_prior,

@@ -51,7 +51,7 @@ from placement.check import check
 from placement.directory import PATHS_SCHEMA, SOURCES_SCHEMA, SourceDirectory
 from placement.plan import Plan, diff
 from placement.problem import PlacementProblem
-from placement.refresh import refreshed_plan
+from placement.refresh import refreshed_plan, with_budget_left
 from placement.routing import RoutingSettings, explain, score, top_k
 from placement.solve import solve
 
@@ -126,7 +126,7 @@ def _place(
     placed_us = forecasts.at_us
     if current is not None and refreshes:
         placed_us = current.manifest.get("placed_at_us", current.manifest["at_us"])
-        planned = replace(planned, problem=_with_budget_left(planned.problem, before, since_us=placed_us))
+        planned = replace(planned, problem=with_budget_left(planned.problem, before.moved_since_placement(placed_us)))
         plan = refreshed_plan(planned.problem, settings.refresh, start or _no_prices(planned.problem))
     else:
         plan = solve(planned.problem, seed=settings.seed, start=start)
@@ -199,14 +199,6 @@ def _no_prices(problem: PlacementProblem) -> Prices:
     """They prove what every request costs at its best source, whatever limits there are."""
     nothing = np.zeros(len(problem.sources))
     return Prices.of_sources(problem, nothing, nothing, 0.0)
-
-
-def _with_budget_left(problem: PlacementProblem, state: PlanState, *, since_us: int) -> PlacementProblem:
-    """A placement and all that follows it until the next one share one movement budget."""
-    budget, spent = problem.settings.movement_budget_bytes, state.moved_since_placement(since_us)
-    if budget is None:
-        return problem
-    return replace(problem, settings=replace(problem.settings, movement_budget_bytes=max(0, budget - spent)))
 
 
 def _state_of(current: CurrentPlan, console: Console) -> PlanState:

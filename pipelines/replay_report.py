@@ -10,7 +10,7 @@ import numpy as np
 from models.churn.track import ChurnTrack, NobodyUpError, follow_churn
 from models.errors import RegistryError
 from models.maps import MapPop
-from models.quantities import format_count, format_instant, format_share
+from models.quantities import format_count, format_counted, format_instant, format_share
 from models.registry import MODEL_NAMES, Registry
 from pipelines.cache_rows import POOLED_FREE, POOLED_LIMIT, POOLED_PAID
 from pipelines.churn_words import TELEMETRY_LIMIT
@@ -118,9 +118,7 @@ def report_data(done: Backtest, home: Home) -> ReportData:
 
 
 def _with_faults(run: ReplayRun) -> str:
-    return (
-        f"; put through {len(run.faults)} fault{'' if len(run.faults) == 1 else 's'}, told below" if run.faults else ""
-    )
+    return f"; put through {format_counted(len(run.faults), 'fault')}, told below" if run.faults else ""
 
 
 def _method(done: Backtest, result: Result, ours: Result) -> MethodRow:

@@ -10,6 +10,7 @@ from models.quantities import (
     NO_BREAK_SPACE,
     Estimate,
     format_bytes,
+    format_counted,
     format_milliseconds,
     format_money,
     format_number,
@@ -198,7 +199,7 @@ def _places(data: ReportData, title: str) -> Section | None:
     listed = [p for p in shown if p.flagged] + [p for p in shown if not p.flagged]
     stopped = [p for p in shown if p.verdict.startswith("off")]
     if any(p.verdict for p in shown):
-        label += f" The stop-loss says off at {_counted(len(stopped), 'place') if stopped else 'none'}."
+        label += f" The stop-loss says off at {format_counted(len(stopped), 'place') if stopped else 'none'}."
     return Section(
         "places",
         title,
@@ -223,12 +224,8 @@ def _hidden_places(data: ReportData) -> tuple[str, ...]:
         notes.append(f"The table holds {_SHOWN_PLACES} of {format_number(len(data.shown_places))} places.")
     hidden = len(data.places) - len(data.shown_places)
     if hidden:
-        notes.append(f"Not shown: {_counted(hidden, 'place')} with fewer than {data.minimum_users} users.")
+        notes.append(f"Not shown: {format_counted(hidden, 'place')} with fewer than {data.minimum_users} users.")
     return (" ".join(notes),) if notes else ()
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{format_number(number)} {noun}{'' if number == 1 else 's'}"
 
 
 def _forecasts(data: ReportData, title: str) -> Section | None:
@@ -242,7 +239,7 @@ def _forecasts(data: ReportData, title: str) -> Section | None:
         notes.append("Drawn: the last 7 days; the shares outside count all hours.")
     hidden = len(data.forecasts) - len(data.shown_forecasts)
     if hidden:
-        notes.append(f"Not shown: {_counted(hidden, 'cell')} with fewer than {data.minimum_users} users.")
+        notes.append(f"Not shown: {format_counted(hidden, 'cell')} with fewer than {data.minimum_users} users.")
     legend = (("ours", "forecast"), ("band", "80 % interval"), ("ink", "actual"), ("ring", "actual, outside"))
     figures = tuple(_forecast_figure(f, first=i == 0) for i, f in enumerate(shown))
     return Section("forecasts", title, lead, figures=figures, legend=legend, notes=tuple(notes))

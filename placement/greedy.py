@@ -110,7 +110,7 @@ def _instance(problem: PlacementProblem, start: Copies, among: Bool, rules: Gree
         smallest=float(problem.segments.bytes.min(initial=0)),
         current_start=np.searchsorted(holders, np.arange(n_segments + 1)),
         current=holder[usable],
-        typical_saving=_typical_saving(problem, price),
+        typical_saving=_typical_saving(problem, price) if rules.lines else np.zeros((0, 0)),
         can_serve=problem.can_serve,
         request_price=problem.request_price,
         byte_price=problem.byte_price,

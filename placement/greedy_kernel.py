@@ -41,7 +41,7 @@ class GreedyInstance(NamedTuple):
     smallest: float  # size of the smallest segment
     current_start: Int64  # (S + 1,)
     current: Int32  # sources that hold a segment now and are candidates
-    typical_saving: Float64  # of a request of mean price for a segment of mean size (L, N)
+    typical_saving: Float64  # of a request of mean price for a segment of mean size (L, N); empty without lines
     can_serve: Bool  # (L, N)
     request_price: Float64  # (L, N)
     byte_price: Float64  # (N,)

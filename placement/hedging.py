@@ -20,12 +20,11 @@ from dataclasses import replace
 import numpy as np
 
 from placement.copies import Copies, within_limits
-from placement.flows import best_flows
 from placement.formulation import arc_count
 from placement.margins import limits_with_margin
 from placement.plan import PlanRisk
 from placement.problem import BYTES_PER_GB, Float64, PlacementProblem
-from placement.publish import Incumbent, cost_of
+from placement.publish import Incumbent, incumbent
 from placement.requirements import meet_requirements
 from placement.scenarios import RiskSettings, ScenarioReport, Scenarios, draw_scenarios, evaluate, tail_weights
 from placement.stochastic import solve_scenarios
@@ -88,20 +87,14 @@ def _others(
     if arc_count(problem) * len(choosing) <= WHOLE_SCENARIOS * problem.settings.whole_programme_arcs:
         found = solve_scenarios(problem, choosing, risk_settings(problem), seed=seed, hint=mean.copies).copies
         if found is not None:
-            yield _priced(problem, "hedged by the programme with scenarios", within_limits(problem, found))
-
-
-def _priced(problem: PlacementProblem, method: str, copies: Copies) -> Incumbent:
-    """The copies as a plan for what is expected."""
-    flows = best_flows(problem, copies.segment, copies.source)
-    return Incumbent(method, copies, flows, cost_of(problem, copies, flows))
+            yield incumbent(problem, "hedged by the programme with scenarios", within_limits(problem, found))
 
 
 def _answer(
     problem: PlacementProblem, changed: PlacementProblem, plan: Incumbent, ladder: Ladder, method: str
 ) -> Incumbent:
     """The ladder's copies for the changed problem, from those of the plan; storage and budgets are the same in both."""
-    return _priced(problem, method, meet_requirements(problem, ladder(changed, plan.copies)))
+    return incumbent(problem, method, meet_requirements(problem, ladder(changed, plan.copies)))
 
 
 def with_tail(

@@ -8,7 +8,7 @@ do not flap. Prices are not searched: the next placement chooses everything anew
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from placement.bound import Prices, certify
 from placement.copies import Copies
@@ -44,6 +44,14 @@ def refresh(problem: PlacementProblem, settings: RefreshSettings) -> Copies:
     """What is held where it still leads, and what now is worth more than that; within the hard limits."""
     rules = GreedyRules(thrift=settings.thrift, steadiness=settings.steadiness, lines=True)
     return place_greedily(problem, rules=rules)
+
+
+def with_budget_left(problem: PlacementProblem, spent_bytes: int) -> PlacementProblem:
+    """A placement and all that follows it until the next one share one movement budget, of which so much is spent."""
+    budget = problem.settings.movement_budget_bytes
+    if budget is None:
+        return problem
+    return replace(problem, settings=replace(problem.settings, movement_budget_bytes=max(0, budget - spent_bytes)))
 
 
 def refreshed_plan(problem: PlacementProblem, settings: RefreshSettings, prices: Prices) -> Plan:
