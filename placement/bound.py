@@ -76,10 +76,15 @@ def certify(problem: PlacementProblem, prices: Prices, *, raise_rows: bool = Fal
     are lowered to what proves something.
     """
     reach = Reach.of(problem)
+    return max(0.0, prove(reach, lawful(problem, reach, prices), raise_rows=raise_rows, threads=threads).value)
+
+
+def lawful(problem: PlacementProblem, reach: Reach, prices: Prices) -> Offer:
+    """These prices as the kernels read them, lowered to what proves something."""
     tangent = np.full(len(reach.demand_row), FLAT)
     if prices.tangent is not None:
         tangent = np.minimum(prices.tangent[reach.demand_row], FLAT)
-    offer = Offer(
+    return Offer(
         np.concatenate(
             [
                 np.where(problem.standing, 0.0, prices.storage),
@@ -91,7 +96,6 @@ def certify(problem: PlacementProblem, prices: Prices, *, raise_rows: bool = Fal
         tangent,
         np.minimum(prices.backing, reach.rows.backing_limit),
     )
-    return max(0.0, prove(reach, offer, raise_rows=raise_rows, threads=threads).value)
 
 
 def prove(reach: Reach, offer: Offer, known: Known = NOTHING, *, raise_rows: bool = False, threads: int = 1) -> Proof:

@@ -110,6 +110,13 @@ class Candidates:
         """One number for each candidate, segment * N + source, ascending. (C,)"""
         return np.asarray(self.segment * np.int64(max(1, len(self.graph.survival))) + self.graph.source)
 
+    def sent_bytes(self, share: Float32) -> Float64:
+        """Bytes that each candidate sends when it serves these shares of its arcs, (C,)."""
+        graph = self.graph
+        of = np.repeat(np.arange(len(self)), np.diff(graph.arc_start))
+        weights = graph.requests[graph.arc_row] * graph.size[self.segment[of]] * share
+        return np.asarray(np.bincount(of, weights=weights, minlength=len(self)), np.float64)
+
     def shares_on_arcs(self, row: Int64, source: Int32, share: Float64) -> tuple[Float64, Bool]:
         """Shares of (demand row, source) pairs on the arcs, (A,), and which pairs have an arc. (F,)"""
         row_of = np.full(1 + max(int(self.rows.max(initial=-1)), int(row.max(initial=-1))), -1, dtype=np.int64)

@@ -16,8 +16,11 @@ import numba
 import numpy as np
 
 from placement.copies import Copies, add_while_fitting, may_pay, pay
+from placement.flows import best_flows
 from placement.guard import UNGUARDED, Guard
-from placement.prices import Guide
+from placement.keys import find_keys
+from placement.node_groups import hand_out
+from placement.prices import Groups, Guide
 from placement.primal_dual import FREE, HELD, PrimalDual
 from placement.problem import Float64, Int64, PlacementProblem
 
@@ -32,7 +35,12 @@ CLOSING_MASS = 0.25
 
 
 def dive(problem: PlacementProblem, guide: Guide, *, guard: Guard = UNGUARDED) -> Copies:
-    """Whole copies within the hard limits, led by the relaxation; the guide itself is not touched."""
+    """Whole copies within the hard limits, led by the relaxation; the guide itself is not touched.
+
+    Where the guide searched groups of nodes, whole copies of groups are found first and then handed out to their nodes.
+    """
+    if guide.groups is not None:
+        return _handed_out(problem, guide.groups, guard)
     search, rounds = guide.search.copy(), problem.settings.dive_rounds
     search.keep((guide.share > LEAST_HELD) | guide.candidates.graph.stands)
     clusters = _Clusters.of(problem, search)
@@ -51,6 +59,21 @@ def dive(problem: PlacementProblem, guide: Guide, *, guard: Guard = UNGUARDED) -
     empty = np.zeros(0, dtype=np.int32)
     segment, source = search.candidates.segment[held], search.candidates.graph.source[held]
     return add_while_fitting(problem, Copies(empty, empty), segment, source)
+
+
+def _handed_out(problem: PlacementProblem, groups: Groups, guard: Guard) -> Copies:
+    small = groups.problem
+    copies = dive(small, groups.guide, guard=guard)
+    flows = best_flows(small, copies.segment, copies.source)
+    keys = small.copy_keys(copies.segment, copies.source)
+    at, known = find_keys(keys, small.copy_keys(small.demand.segment[flows.row], flows.source))
+    bytes_sent = small.demand_segment_bytes[flows.row] * small.demand.requests[flows.row] * flows.share
+    sent = np.asarray(np.bincount(at[known], weights=bytes_sent[known], minlength=len(keys)), np.float64)
+    node = hand_out(problem, groups.group, copies.segment, copies.source, np.ones(len(keys)), sent)
+    order = np.argsort(-sent, kind="stable")
+    order = order[node[order] >= 0]
+    empty = np.zeros(0, dtype=np.int32)
+    return add_while_fitting(problem, Copies(empty, empty), copies.segment[order], node[order])
 
 
 @dataclass(frozen=True)

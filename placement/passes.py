@@ -45,13 +45,13 @@ class Steps(NamedTuple):
     source: Float64  # in m$ for a whole limit (2 N + 1,)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def fit_steps(  # type: ignore[no-untyped-def]
-    graph: Graph, limits, row_worth, tangent, saving_per_byte, hold_inverse, by_source, by_row, by_segment
+    graph: Graph, first, end, limits, row_worth, tangent, saving_per_byte, hold_inverse, by_source, by_row, by_segment
 ) -> None:
-    """Sums of squared scaled coefficients by limit, row and segment, and the inverse step of each candidate."""
+    """For the segments [first, end): sums of squared scaled coefficients by limit, row and segment, and inverse steps."""
     n_sources = len(graph.survival)
-    for s in range(len(graph.size)):
+    for s in range(first, end):
         size = graph.size[s]
         value = size * saving_per_byte
         for c in range(graph.copy_start[s], graph.copy_start[s + 1]):
@@ -93,10 +93,11 @@ def worth_of(graph: Graph, source_prices, row, backing, tangent, worth) -> None:
                 worth[c] += max(0.0, gain) * graph.survival[n]
 
 
-@numba.njit(cache=True)
-def share_distance(graph: Graph, share: Float32, anchor: Float32, row_worth: Float64) -> float:
+@numba.njit(cache=True, nogil=True)
+def share_distance(graph: Graph, first: int, end: int, share: Float32, anchor: Float32, row_worth: Float64) -> float:
+    """Squared distance of the shares of the segments [first, end)."""
     total = 0.0
-    for a in range(len(share)):
+    for a in range(graph.arc_start[graph.copy_start[first]], graph.arc_start[graph.copy_start[end]]):
         total += 2.0 * row_worth[graph.arc_row[a]] * (share[a] - anchor[a]) ** 2
     return total
 

@@ -189,16 +189,23 @@ class PrimalDual:
 
     def _fitting_steps(self) -> Steps:
         candidates, graph = self.candidates, self.candidates.graph
-        sums = np.zeros(len(candidates.limits)), np.zeros(len(graph.requests)), np.zeros(len(graph.size))
+        by_source = np.zeros((BLOCKS, len(candidates.limits)))
+        by_row, by_segment = np.zeros(len(graph.requests)), np.zeros(len(graph.size))
         hold_inverse = np.empty(len(candidates))
-        fit_steps(graph, candidates.limits, self.row_worth, self.tangent, self.saving_per_byte, hold_inverse, *sums)
+
+        def work(block: int, first: int, end: int) -> None:
+            worths = (self.row_worth, self.tangent, self.saving_per_byte)
+            sums = (hold_inverse, by_source[block], by_row, by_segment)
+            fit_steps(graph, first, end, candidates.limits, *worths, *sums)
+
+        candidates.for_each_block(work, self.threads)
         floor = 1e-30
         return Steps(
             self.row_worth,
             hold_inverse,
-            self.row_worth / np.maximum(sums[1], floor),
-            1.0 / np.maximum(sums[2], floor),
-            1.0 / np.maximum(sums[0], floor),
+            self.row_worth / np.maximum(by_row, floor),
+            1.0 / np.maximum(by_segment, floor),
+            1.0 / np.maximum(by_source.sum(axis=0), floor),
         )
 
     def _reweigh(self) -> None:
@@ -206,7 +213,13 @@ class PrimalDual:
         state, anchor, steps, limits = self.state, self._anchor, self._steps, self.candidates.limits
         graph = self.candidates.graph
         primal = float(((state.hold - anchor.hold).astype(np.float64) ** 2) @ steps.hold_inverse)
-        primal += share_distance(graph, state.share, anchor.share, steps.row_worth)
+        moved = np.zeros(BLOCKS)
+
+        def work(block: int, first: int, end: int) -> None:
+            moved[block] = share_distance(graph, first, end, state.share, anchor.share, steps.row_worth)
+
+        self.candidates.for_each_block(work, self.threads)
+        primal += float(moved.sum())
         dual = float((state.row - anchor.row) ** 2 @ (1.0 / steps.row))
         dual += float((state.backing - anchor.backing) ** 2 @ (1.0 / steps.backing))
         dual += float(((self.source_prices - self._source_anchor) * limits) ** 2 @ (1.0 / steps.source))

@@ -25,7 +25,7 @@ from placement.problem import Bool, Float64, Int32, Int64, PlacementProblem
 
 BLOCKS = 16
 """Parts of about equal work into which the segments are cut; sums over them are taken in order, on any machine."""
-WORTH_THREADS = 200_000
+WORTH_THREADS = 50_000
 """Arcs below which threads cost more than they save."""
 ALWAYS = 40.0
 """Credit of a copy on a POP towards serving everybody: 1 - e^-40 = 1 in double precision."""

@@ -1,4 +1,4 @@
-"""Exact shares of a region: the rows of a few locations, against what the rest of the world leaves of every uplink.
+"""Exact shares of a region: the rows around a change, against what the rest of the world leaves of every uplink.
 
     max  sum_{k in region} bytes_k density_kn x_kn,   x_kn <= p_n,   sum_n x_kn <= 1 - prod_n (1 - p_n),
          sum_{k in region} bytes_k x_kn <= uplink_n - what n sends elsewhere
@@ -49,6 +49,32 @@ def best_local_shares(market: Market, held: Bool, share: Float64, used: Float64,
             return None
         flow[live] = found
     return LocalShares(arc, flow / sent, float(density @ (flow - before)))
+
+
+@numba.njit(cache=True)
+def rows_around(market: Market, held: Bool, copies: Int64, rows: Int64) -> Int64:
+    """Of these rows, those served by whoever may serve what the copies serve: a change of the copies hardly reaches further.
+
+    What else could follow, two exchanges away, is left as it is, so that what is saved in them is saved at least.
+    """
+    sources, chosen = np.zeros(len(market.uplink), np.bool_), np.zeros(len(market.row_bytes), np.bool_)
+    for c in copies:
+        sources[market.source[c]] = True
+        for at in range(market.copy_start[c], market.copy_start[c + 1]):
+            k = market.arc_row[market.copy_arc[at]]
+            for a in range(market.row_start[k], market.row_start[k + 1]):
+                if held[market.arc_copy[a]]:
+                    sources[market.source[market.arc_copy[a]]] = True
+    for n in np.flatnonzero(sources):
+        for i in range(market.source_start[n], market.source_start[n + 1]):
+            c = market.at_source[i]
+            if held[c]:
+                for at in range(market.copy_start[c], market.copy_start[c + 1]):
+                    chosen[market.arc_row[market.copy_arc[at]]] = True
+    for c in copies:
+        for at in range(market.copy_start[c], market.copy_start[c + 1]):
+            chosen[market.arc_row[market.copy_arc[at]]] = True
+    return rows[chosen[rows]]
 
 
 @numba.njit(cache=True)

@@ -2,7 +2,7 @@
 
 A source knows two sets of prices: those that the present plan puts on uplink, which are right for small changes, and those
 of the relaxation, which say what uplink will be worth once everybody has chosen well. At either it proposes what it would
-rather hold (`placement/restock_kernel.py`); the flows of the locations it reaches are solved again with that
+rather hold (`placement/restock_kernel.py`); the flows around what changes are solved again with that
 (`placement/regions.py`), and the proposal is accepted if it saves, push and requirements counted. A source whose locations
 have not changed since it last chose is not asked again.
 
@@ -24,7 +24,7 @@ from placement.keys import find_keys
 from placement.market import Market, market_of
 from placement.prices import Guide
 from placement.problem import Bool, Float64, Int64, PlacementProblem
-from placement.regions import best_local_shares
+from placement.regions import best_local_shares, rows_around
 from placement.restock_kernel import Stock, propose, requirement_worth
 from placement.uplink_prices import update_prices
 
@@ -164,7 +164,8 @@ class _Shelves:
         met = sum(requirement_worth(market, self.held, c) for c in copies[~before & held].tolist()) - met
         locations = np.flatnonzero(self.problem.can_serve[:, market.source[copies]].any(axis=1))
         rows = np.concatenate([self.rows_of[at] for at in locations.tolist()])
-        found = best_local_shares(market, self.held, self.share, self.used, rows)
+        around = rows_around(market, self.held, copies, rows)
+        found = best_local_shares(market, self.held, self.share, self.used, around)
         self.visited += 0 if found is None else len(found.arc)
         gain = -np.inf if found is None else found.gain - float(market.push[copies] @ sign) + met
         if found is None or gain <= least:

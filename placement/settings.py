@@ -82,8 +82,10 @@ class PlacementSettings:
     """Most passes of the price search that proves the bound and guides the placement; PDLP iterates five times for each."""
     bound_arc_visits: int = 5_000_000_000
     """Work of the price search, in arcs looked at (some 30 ns each), after which it stops."""
-    starting_candidates: int = 4
+    starting_candidates: int = 3
     """Sources that each (segment, location) starts with in the price search, on average; others join at their prices."""
+    grouped_pairs: int = 200_000_000
+    """Smallest instance, in pairs of a (segment, location) and a source within its reach, whose nodes are first grouped."""
     dive_rounds: int = 24
     """Rounds in which the copies of the relaxation are made whole."""
     dive_passes: int = 30
@@ -165,6 +167,7 @@ _FLOATS = (
     "time_limit_seconds",
     "bound_iterations",
     "bound_arc_visits",
+    "grouped_pairs",
     "restock_arc_visits",
     "restock_arc_visits_per_row",
     "neighbourhoods",
