@@ -76,9 +76,9 @@ def best_flows(problem: PlacementProblem, segment: Int32, source: Int32) -> Flow
 
 
 def _shares(problem: PlacementProblem, arcs: ServingArcs, coverage: Float64, uplink: Float64) -> Flows:
-    start = np.zeros(len(arcs))
-    if 0 < len(arcs) <= problem.settings.exact_flow_arcs:
-        start = _exact_shares(problem, arcs, coverage, uplink)
+    start, mine = np.zeros(len(arcs)), _contested(problem, arcs)
+    if 0 < len(mine) <= problem.settings.exact_flow_arcs:
+        start[mine] = _exact_shares(problem, arcs, mine, coverage, uplink)
     share = _fill(problem, arcs, (coverage, uplink), start)
     kept = share > SMALLEST_SHARE
     return Flows(arcs.row[kept], arcs.source[kept], np.minimum(share[kept], 1.0))
@@ -176,16 +176,20 @@ def _fill_arcs(
     return share
 
 
-def _exact_shares(problem: PlacementProblem, arcs: ServingArcs, coverage: Float64, usable: Float64) -> Float64:
-    """The best shares to within the rounding of the flow to whole units; zeros if the solver gives up.
+def _contested(problem: PlacementProblem, arcs: ServingArcs) -> Int64:
+    """Arcs that save more than the row's cheapest source of those that need no copy; only these compete for anything."""
+    base = (problem.origin_price - problem.cheapest_of(problem.sure))[arcs.row]
+    return np.flatnonzero(~problem.sure[arcs.source] & (arcs.saving > base))
+
+
+def _exact_shares(
+    problem: PlacementProblem, arcs: ServingArcs, mine: Int64, coverage: Float64, usable: Float64
+) -> Float64:
+    """The best shares of the contested arcs, (M,), to within the rounding to whole units; zeros if the solver gives up.
 
     What nodes send a row goes through its hub (2'); POPs that hold copies send it past the hub.
     """
     base = (problem.origin_price - problem.cheapest_of(problem.sure))[arcs.row]
-    mine = np.flatnonzero(~problem.sure[arcs.source] & (arcs.saving > base))
-    share = np.zeros(len(arcs))
-    if not len(mine):
-        return share
     rows, row = np.unique(arcs.row[mine], return_inverse=True)
     density = (arcs.saving[mine] - base[mine]) / problem.demand_segment_bytes[arcs.row[mine]]
     size, source = (problem.demand_segment_bytes * problem.demand.requests)[rows], arcs.source[mine]
@@ -203,5 +207,4 @@ def _exact_shares(problem: PlacementProblem, arcs: ServingArcs, coverage: Float6
         usable,
         parent=np.concatenate([np.full(len(rows), -1), mixed]),
     )
-    share[mine] = 0.0 if flow is None else flow / size[row]
-    return share
+    return np.zeros(len(mine)) if flow is None else flow / size[row]

@@ -79,7 +79,13 @@ SIZES = {
         segments=200_000, locations=100, nodes=10_000, pops=10, rows_per_segment=5.25, neighbour_nodes=10
     ),
     "xl": InstanceSettings(
-        segments=1_000_000, locations=200, nodes=50_000, pops=20, rows_per_segment=5.0, neighbour_nodes=10
+        segments=1_000_000,
+        locations=200,
+        nodes=50_000,
+        pops=20,
+        rows_per_segment=5.0,
+        neighbour_nodes=10,
+        placement=PlacementSettings(restock_arc_visits_per_row=48, time_limit_seconds=2_640.0),
     ),
 }
 """The sizes that benchmarks speak of."""

@@ -67,7 +67,7 @@ class PlacementSettings:
     whole_programme_arcs: int = 600
     """Largest instance, in (segment, location, source) arcs, that is handed to the solver as one programme."""
     exact_flow_arcs: int = 10_000_000
-    """Largest instance, in arcs over held copies, whose shares are solved exactly as a minimum-cost flow."""
+    """Most arcs over held copies that compete for anything whose shares are solved exactly, as a minimum-cost flow."""
     thorough_arcs: int = 50_000
     """Largest graph of the price search, in arcs, beside whose dive plain greedy is tried."""
     relative_gap: float = 0.005

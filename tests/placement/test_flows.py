@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from ortools.math_opt.python import mathopt
 from placement.copies import keep_current
 from placement.flows import best_flows, delivery_cost, mesh_coverage, serving_arcs
 from placement.greedy import place_greedily
+from placement.instances import InstanceSettings, random_instance
 from placement.problem import PlacementProblem
 from tests.placement.tiny import tiny_problem
 
@@ -45,3 +48,20 @@ def test_best_flows__cost_what_the_programme_says(seed: int, pops_hold_everythin
         flows = best_flows(problem, copies.segment, copies.source)
         truth = cheapest_delivery(problem, copies.segment, copies.source)
         assert delivery_cost(problem, flows) == pytest.approx(truth, rel=1e-6)
+
+
+def test_best_flows__the_limit_counts_what_competes() -> None:
+    """POPs that hold everything reach every row, but no arc of theirs is in the flow: they must not push it over its limit."""
+    problem = random_instance(InstanceSettings(segments=60, locations=4, nodes=12), seed=3)
+    copies = keep_current(problem)
+    arcs = serving_arcs(problem, copies.segment, copies.source)
+    mesh = int((~problem.is_pop[arcs.source]).sum())
+    assert mesh < len(arcs)
+    exact, limited, filled = (
+        delivery_cost(problem, best_flows(chosen, copies.segment, copies.source))
+        for chosen in (
+            replace(problem, settings=replace(problem.settings, exact_flow_arcs=most)) for most in (10_000_000, mesh, 0)
+        )
+    )
+    assert limited == exact
+    assert filled > exact
