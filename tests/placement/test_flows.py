@@ -51,7 +51,7 @@ def test_best_flows__cost_what_the_programme_says(seed: int, pops_hold_everythin
 
 
 def test_best_flows__the_limit_counts_what_competes() -> None:
-    """POPs that hold everything reach every row, but no arc of theirs is in the flow: they must not push it over its limit."""
+    """POPs that hold everything reach every row, but none of their arcs is in the flow: they must not use up its limit."""
     problem = random_instance(InstanceSettings(segments=60, locations=4, nodes=12), seed=3)
     copies = keep_current(problem)
     arcs = serving_arcs(problem, copies.segment, copies.source)
