@@ -76,9 +76,9 @@ def best_flows(problem: PlacementProblem, segment: Int32, source: Int32) -> Flow
 
 
 def _shares(problem: PlacementProblem, arcs: ServingArcs, coverage: Float64, uplink: Float64) -> Flows:
-    start, mine = np.zeros(len(arcs)), _contested(problem, arcs)
+    start, (mine, saving) = np.zeros(len(arcs)), contested(problem, arcs)
     if 0 < len(mine) <= problem.settings.exact_flow_arcs:
-        start[mine] = _exact_shares(problem, arcs, mine, coverage, uplink)
+        start[mine] = _exact_shares(problem, arcs.row[mine], arcs.source[mine], saving, coverage, uplink)
     share = _fill(problem, arcs, (coverage, uplink), start)
     kept = share > SMALLEST_SHARE
     return Flows(arcs.row[kept], arcs.source[kept], np.minimum(share[kept], 1.0))
@@ -176,23 +176,26 @@ def _fill_arcs(
     return share
 
 
-def _contested(problem: PlacementProblem, arcs: ServingArcs) -> Int64:
-    """Arcs that save more than the row's cheapest source of those that need no copy; only these compete for anything."""
-    base = (problem.origin_price - problem.cheapest_of(problem.sure))[arcs.row]
-    return np.flatnonzero(~problem.sure[arcs.source] & (arcs.saving > base))
+def contested(problem: PlacementProblem, arcs: ServingArcs) -> tuple[Int64, Float64]:
+    """Arcs that save more than the row's cheapest source of those that need no copy, and by how much a request. Both (M,).
+
+    Only these compete for anything; what they leave of a row is that source's.
+    """
+    saving = arcs.saving - (problem.origin_price - problem.cheapest_of(problem.sure))[arcs.row]
+    mine = np.flatnonzero(~problem.sure[arcs.source] & (saving > 0))
+    return mine, saving[mine]
 
 
 def _exact_shares(
-    problem: PlacementProblem, arcs: ServingArcs, mine: Int64, coverage: Float64, usable: Float64
+    problem: PlacementProblem, arc_row: Int64, source: Int32, saving: Float64, coverage: Float64, usable: Float64
 ) -> Float64:
     """The best shares of the contested arcs, (M,), to within the rounding to whole units; zeros if the solver gives up.
 
     What nodes send a row goes through its hub (2'); POPs that hold copies send it past the hub.
     """
-    base = (problem.origin_price - problem.cheapest_of(problem.sure))[arcs.row]
-    rows, row = np.unique(arcs.row[mine], return_inverse=True)
-    density = (arcs.saving[mine] - base[mine]) / problem.demand_segment_bytes[arcs.row[mine]]
-    size, source = (problem.demand_segment_bytes * problem.demand.requests)[rows], arcs.source[mine]
+    rows, row = np.unique(arc_row, return_inverse=True)
+    density = saving / problem.demand_segment_bytes[arc_row]
+    size = (problem.demand_segment_bytes * problem.demand.requests)[rows]
     covered, by_pop = np.minimum(coverage[rows], 1.0) * size, problem.is_pop[source]
     mixed = np.flatnonzero(np.bincount(row, weights=by_pop) > 0)
     hub, most = np.arange(len(rows)), covered.copy()
@@ -207,4 +210,4 @@ def _exact_shares(
         usable,
         parent=np.concatenate([np.full(len(rows), -1), mixed]),
     )
-    return np.zeros(len(mine)) if flow is None else flow / size[row]
+    return np.zeros(len(arc_row)) if flow is None else flow / size[row]

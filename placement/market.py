@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from placement.copies import Copies, copy_caps
-from placement.flows import serving_arcs
+from placement.flows import contested, serving_arcs
 from placement.problem import Bool, Float64, Int32, Int64, PlacementProblem
 
 SURE_CREDIT = 40.0
@@ -56,12 +56,10 @@ class Market(NamedTuple):
 
 def market_of(problem: PlacementProblem, copies: Copies) -> Market:
     """The market of these copies, held or not, and of the standing sources that may run out or fail."""
-    sure = problem.sure
-    everything = _with_standing(problem, copies, np.flatnonzero(problem.standing & ~sure))
+    everything = _with_standing(problem, copies, np.flatnonzero(problem.standing & ~problem.sure))
     segment, source = everything.segment, everything.source
     arcs = serving_arcs(problem, segment, source)
-    saving = arcs.saving - (problem.origin_price - problem.cheapest_of(sure))[arcs.row]
-    mine = np.flatnonzero(~sure[arcs.source] & (saving > 0))
+    mine, saving = contested(problem, arcs)
     row, n_copies = arcs.row[mine], len(segment)
     keys = problem.copy_keys(segment, source)
     copy = np.searchsorted(keys, problem.copy_keys(problem.demand.segment[row], arcs.source[mine]))
@@ -82,7 +80,7 @@ def market_of(problem: PlacementProblem, copies: Copies) -> Market:
         row_bytes=problem.demand_segment_bytes * problem.demand.requests,
         arc_row=row,
         arc_copy=copy,
-        density=saving[mine] / problem.demand_segment_bytes[row],
+        density=saving / problem.demand_segment_bytes[row],
         copy_arc=copy_arc,
         copy_start=np.searchsorted(copy[copy_arc], np.arange(n_copies + 1)),
         survival=problem.sources.survival,

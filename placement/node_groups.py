@@ -110,14 +110,12 @@ def hand_out(
     A node that holds the segment already goes before the others, copies that send most before others, and each goes to the
     node that it leaves least full.
     """
-    n_sources, sources = max(1, len(problem.sources)), problem.sources
-    node = np.argsort(group, kind="stable")
+    sources = problem.sources
     taken: Int32 = _hand_out(
         (segment, groups, hold, sent, np.argsort(-sent, kind="stable")),
         (np.searchsorted(segment, np.arange(len(problem.segments) + 1)), problem.segments.bytes.astype(np.float64)),
-        (group, np.searchsorted(group[node], np.arange(int(group.max(initial=-1)) + 2)), node),
-        np.searchsorted(problem.current_keys // n_sources, np.arange(len(problem.segments) + 1)),
-        problem.current_keys % n_sources,
+        (group, *_members(group)),
+        problem.by_segment(problem.current_keys),
         (problem.storage_limit_bytes * sources.eligible, problem.usable_uplink_bytes),
         (sources.network, problem.settings.max_copies_per_network),
     )
@@ -126,10 +124,15 @@ def hand_out(
 
 def members_in_turn(group: Int64, groups: Int32, turn: Int32) -> Int32:
     """Of each of these groups the member whose turn it is, (C,)."""
-    node = np.argsort(group, kind="stable")
-    start = np.searchsorted(group[node], np.arange(int(group.max(initial=-1)) + 2))
+    start, node = _members(group)
     chosen: Int32 = node[start[groups] + turn % np.diff(start)[groups]].astype(np.int32)
     return chosen
+
+
+def _members(group: Int64) -> tuple[Int64, Int64]:
+    """Where the sources of each group begin, and the sources."""
+    node = np.argsort(group, kind="stable")
+    return np.searchsorted(group[node], np.arange(int(group.max(initial=-1)) + 2)), node
 
 
 def _alike(problem: PlacementProblem) -> list[Int64]:
@@ -149,9 +152,9 @@ def _cut(members: Int64, each: int) -> list[Int64]:
 
 
 @numba.njit(cache=True)
-def _hand_out(copies, segments, members, current_start, current, limits, networks) -> Int32:  # type: ignore[no-untyped-def]
+def _hand_out(copies, segments, members, holders, limits, networks) -> Int32:  # type: ignore[no-untyped-def]
     (segment, groups, hold, sent, order), (first, size), (group, start, node) = copies, segments, members
-    (room, uplink), (network, most) = limits, networks
+    (current_start, current), (room, uplink), (network, most) = holders, limits, networks
     taken, stored, load = np.full(len(segment), np.int32(-1)), np.zeros(len(room)), np.zeros(len(room))
     for holding in (True, False):
         for c in order:

@@ -159,12 +159,11 @@ def _standing(problem: PlacementProblem, reach: Reach, groups: Groups) -> Primal
     hold, segment = groups.guide.share[held], candidates.segment[held]
     sent = candidates.sent_bytes(state.share)[held]
     node = hand_out(problem, groups.group, segment, candidates.graph.source[held], hold, sent)
-    taken, n_sources = node >= 0, max(1, len(problem.sources))
+    taken = node >= 0
     mine = problem.copy_keys(segment[taken], node[taken])
     another = members_in_turn(groups.group, candidates.graph.source[held], segment)
     keys = np.unique(np.concatenate([mine, problem.copy_keys(segment, another), _staying(problem)]))
-    start, source = np.searchsorted(keys // n_sources, np.arange(len(problem.segments) + 1)), keys % n_sources
-    graph = Candidates.among(reach, start, source.astype(np.int32))
+    graph = Candidates.among(reach, *problem.by_segment(keys))
     search = PrimalDual(graph, threads=problem.settings.threads)
     search.state.hold[find_keys(graph.keys, mine)[0]] = hold[taken]
     return search

@@ -322,6 +322,11 @@ class PlacementProblem:
         """One number for each (segment, source) pair: segment * N + source."""
         return np.asarray(segment.astype(np.int64) * max(1, len(self.sources)) + source)
 
+    def by_segment(self, keys: Int64) -> tuple[Int64, Int32]:
+        """Of sorted `copy_keys`: where the copies of each segment begin, (S + 1,), and their sources, (C,)."""
+        segment, source = np.divmod(keys, max(1, len(self.sources)))
+        return np.searchsorted(segment, np.arange(len(self.segments) + 1)), source.astype(np.int32)
+
     def is_current(self, segment: Int32, source: Int32) -> Bool:
         """Whether each (segment, source) pair is held now."""
         return find_keys(self.current_keys, self.copy_keys(segment, source))[1]

@@ -144,7 +144,6 @@ def _near(problem: PlacementProblem) -> Near:
     location, near = np.nonzero(problem.can_serve & (may_hold & ~problem.sure)[None, :])
     pops = problem.is_pop & problem.sources.eligible & ~problem.standing
     backs = pops if _backing_penalty(problem) > 0 else np.zeros_like(pops)
-    n_sources = max(1, len(problem.sources))
     return Near(
         np.searchsorted(location, np.arange(len(problem.locations) + 1)),
         near.astype(np.int32),
@@ -160,8 +159,7 @@ def _near(problem: PlacementProblem) -> Near:
         np.flatnonzero(backs),
         problem.push_price,
         np.where(problem.is_pop, -1, _places(problem.sources.location)),
-        np.searchsorted(problem.current_keys // n_sources, np.arange(len(problem.segments) + 1)),
-        (problem.current_keys % n_sources).astype(np.int32),
+        *problem.by_segment(problem.current_keys),
         problem.movement_limit_bytes,
     )
 

@@ -62,6 +62,7 @@ def rows_around(market: Market, held: Bool, copies: Int64, rows: Int64) -> Int64
         sources[market.source[c]] = True
         for at in range(market.copy_start[c], market.copy_start[c + 1]):
             k = market.arc_row[market.copy_arc[at]]
+            chosen[k] = True
             for a in range(market.row_start[k], market.row_start[k + 1]):
                 if held[market.arc_copy[a]]:
                     sources[market.source[market.arc_copy[a]]] = True
@@ -71,9 +72,6 @@ def rows_around(market: Market, held: Bool, copies: Int64, rows: Int64) -> Int64
             if held[c]:
                 for at in range(market.copy_start[c], market.copy_start[c + 1]):
                     chosen[market.arc_row[market.copy_arc[at]]] = True
-    for c in copies:
-        for at in range(market.copy_start[c], market.copy_start[c + 1]):
-            chosen[market.arc_row[market.copy_arc[at]]] = True
     return rows[chosen[rows]]
 
 
