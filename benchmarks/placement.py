@@ -42,7 +42,7 @@ PLAN = "plan"
 """The size of the instance of `--plan`."""
 WHOLE_ARCS = 100_000
 """Most arcs of a plan's instance that whole programmes are tried on: about those of size s."""
-GRACE_SECONDS = 600.0
+GRACE_SECONDS = 3_000.0
 """What a method may take beyond the limit, which only whole programmes heed, before it counts as without an answer."""
 
 

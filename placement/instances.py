@@ -85,7 +85,7 @@ SIZES = {
         pops=20,
         rows_per_segment=5.0,
         neighbour_nodes=10,
-        placement=PlacementSettings(restock_arc_visits_per_row=48, time_limit_seconds=2_640.0),
+        placement=PlacementSettings(time_limit_seconds=2_640.0),
     ),
 }
 """The sizes that benchmarks speak of."""

@@ -24,7 +24,7 @@ from placement.keys import find_keys
 from placement.market import Market, market_of
 from placement.prices import Guide
 from placement.problem import Bool, Float64, Int64, PlacementProblem
-from placement.regions import best_local_shares, rows_around
+from placement.regions import best_local_shares
 from placement.restock_kernel import Stock, propose, requirement_worth
 from placement.uplink_prices import update_prices
 
@@ -164,11 +164,10 @@ class _Shelves:
         met = sum(requirement_worth(market, self.held, c) for c in copies[~before & held].tolist()) - met
         locations = np.flatnonzero(self.problem.can_serve[:, market.source[copies]].any(axis=1))
         rows = np.concatenate([self.rows_of[at] for at in locations.tolist()])
-        around = rows_around(market, self.held, copies, rows)
-        found = best_local_shares(market, self.held, self.share, self.used, around)
-        self.visited += 0 if found is None else len(found.arc)
-        gain = -np.inf if found is None else found.gain - float(market.push[copies] @ sign) + met
-        if found is None or gain <= least:
+        found = best_local_shares(market, self.held, self.share, self.used, rows)
+        self.visited += len(found.arc)
+        gain = found.gain - float(market.push[copies] @ sign) + met
+        if gain <= least:
             self.held[copies] = before
             return False
         state = (found.arc, self.share[found.arc], self.used, self.room, self.budget, self.price)

@@ -15,8 +15,8 @@ from ortools.graph.python import min_cost_flow
 from placement.problem import Float64, Int32, Int64
 
 FLOW_UNITS = 2.0**33
-FINE, COARSE = 2.0**24, 2.0**20
-"""Units of cost: for a whole plan, and for the few rows around one change, which are solved thousands of times."""
+COST_UNITS = 2.0**24
+"""Steps into which the largest saving per byte is cut."""
 
 
 def savings_flow(
@@ -28,7 +28,6 @@ def savings_flow(
     free: Float64,
     *,
     parent: Int64 | None = None,
-    cost_units: float = FINE,
 ) -> Float64 | None:
     """Bytes on each arc, to within the rounding to whole units; None if the solver gives up.
 
@@ -40,7 +39,6 @@ def savings_flow(
         most: bytes that each row can take. (R,)
         free: bytes that each source can send. (N,)
         parent: the row that what a row takes counts in, too; -1 for none. (R,)
-        cost_units: steps into which the largest density is cut.
     """
     parent = np.full(len(most), -1) if parent is None else parent
     sources, source = np.unique(source, return_inverse=True)
@@ -52,7 +50,9 @@ def savings_flow(
     node[rows] = len(sources) + np.arange(len(rows))
     capacity = np.where(noded[row], capacity, np.minimum(capacity, most[row]))
     useful = np.minimum(free[sources], np.bincount(source, weights=capacity))
-    unit, top = max(float(useful.sum()), 1e-300) / FLOW_UNITS, max(float(density.max()), 1e-300)
+    if useful.sum() <= 0:
+        return np.zeros(len(row))
+    unit, top = float(useful.sum()) / FLOW_UNITS, max(float(density.max()), 1e-300)
     supply, idle = np.floor(useful / unit).astype(np.int64), np.arange(len(sources))
     limit = np.concatenate([capacity, useful, most[rows]]) / unit
     cost = np.concatenate([1.0 - density / top, np.ones(len(sources)), np.zeros(len(rows))])
@@ -61,7 +61,7 @@ def savings_flow(
         np.concatenate([source, idle, node[rows]]),
         np.concatenate([node[row], np.full(len(sources), sink), node[parent[rows]]]),
         np.floor(np.minimum(limit, FLOW_UNITS)).astype(np.int64),
-        (cost_units * cost).astype(np.int64),
+        (COST_UNITS * cost).astype(np.int64),
     )
     network.set_nodes_supplies(idle, supply)
     network.set_nodes_supplies(np.array([sink]), np.array([-supply.sum()]))

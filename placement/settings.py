@@ -91,8 +91,8 @@ class PlacementSettings:
     dive_passes: int = 30
     """Passes of the price search after each of these rounds."""
     restock_arc_visits: int = 4_000_000
-    """Work of choosing each source's stock anew, in arcs of the flows solved again (some 5 us each); 0 for none."""
-    restock_arc_visits_per_row: int = 16
+    """Work of choosing each source's stock anew, in arcs of the flows solved again (some 1 us each); 0 for none."""
+    restock_arc_visits_per_row: int = 100
     """And so many for each (segment, location) asked for, beside: a large instance has more to choose."""
     neighbourhoods: int = 0
     """Times that the copies of a few segments are chosen anew by OR-Tools; 0 for none."""

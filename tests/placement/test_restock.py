@@ -91,11 +91,9 @@ def test_region__by_hand() -> None:
     problem = hand_problem(uplink_bytes=np.array([np.inf, 5.0 * GB]))
     market, rows = market_of(problem, pairs((0, 1))), np.arange(2)
     found = best_local_shares(market, np.ones(1, np.bool_), np.zeros(1), np.zeros(2), rows)
-    assert found is not None
     assert found.share == pytest.approx([0.5])
     assert found.gain == pytest.approx(80.0)
     gone = best_local_shares(market, np.zeros(1, np.bool_), found.share, np.array([0.0, 5.0 * GB]), rows)
-    assert gone is not None
     assert gone.share == pytest.approx([0.0])
     assert gone.gain == pytest.approx(-80.0)
 
@@ -105,7 +103,6 @@ def test_region__leaves_what_a_source_sends_elsewhere() -> None:
     problem = hand_problem(uplink_bytes=np.array([np.inf, 5.0 * GB]))
     market = market_of(problem, pairs((0, 1)))
     found = best_local_shares(market, np.ones(1, np.bool_), np.zeros(1), np.array([0.0, 3.0 * GB]), np.arange(1))
-    assert found is not None
     assert found.gain == pytest.approx(32.0)
 
 
