@@ -138,7 +138,7 @@ def _search_by_groups(problem: PlacementProblem, group: Int64, start: Prices | N
     small = grouped(problem, group)
     groups = Groups(small, _search(small, None if start is None else of_groups(start, group), guard), group)
     reach, threads = Reach.of(problem), problem.settings.threads
-    proof = _fitted(reach, lawful(problem, reach, of_members(groups.guide.bound.prices, group)), threads)
+    proof = _fitted(reach, lawful(problem, reach, of_members(groups.guide.bound.prices, group)), threads, guard)
     if start is not None:
         before = prove(reach, lawful(problem, reach, start), raise_rows=True, threads=threads)
         proof = max(proof, before, key=lambda proof: proof.value)
@@ -176,10 +176,12 @@ def _staying(problem: PlacementProblem) -> Int64:
     return problem.current_keys[fits & problem.sources.eligible[source] & ~problem.standing[source]]
 
 
-def _fitted(reach: Reach, offer: Offer, threads: int) -> Proof:
+def _fitted(reach: Reach, offer: Offer, threads: int, guard: Guard) -> Proof:
     """What the best prices of every node prove, with those of the rows raised in between."""
     best = prove(reach, fit_node_prices(reach, offer, threads=threads), raise_rows=True, threads=threads)
     for _ in range(FITS - 1):
+        if guard.passed:
+            break
         found = prove(reach, fit_node_prices(reach, best.offer, threads=threads), raise_rows=True, threads=threads)
         rise = found.value - best.value
         best = found if rise > 0 else best

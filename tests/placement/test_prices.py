@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from placement.bound import certify
+from placement import prices as price_search
+from placement.bound import Bound, certify
 from placement.formulation import solve_whole
 from placement.greedy import place_greedily
 from placement.guard import Guard
@@ -57,6 +58,23 @@ def test_lower_bound__few_candidates_prove_what_all_do() -> None:
     few = search_prices(replace(problem, settings=replace(problem.settings, starting_candidates=3)))
     assert few.bound.value >= lower_bound(wide).value * (1 - 2e-3)
     assert few.candidates.n_arcs < search_prices(wide).search.candidates.reach.n_pairs / 4
+
+
+def test_search__prices_that_swing_end_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Certificates that fall far below the best one say that prices have not settled; those that stand still end the search.
+
+    On the newsroom's demand the bound fell from 4,171 to 2,670 before it rose to 10,217; no small instance does that.
+    """
+    problem = random_instance(SMALL, seed=5)
+    prices = lower_bound(problem).prices
+
+    def best_of(*values: float) -> tuple[float, int]:
+        left = iter(values)
+        monkeypatch.setattr(price_search, "_bound", lambda *_: Bound(next(left, 0.0), prices))
+        return search_prices(problem).bound.value, sum(1 for _ in left)
+
+    assert best_of(10.0, 40.0, 90.0, 100.0, 60.0, 50.0, 60.0, 150.0, 150.0, 150.0, 170.0) == (150.0, 1)
+    assert best_of(10.0, 40.0, 90.0, 100.0, 100.0, 100.0, 150.0) == (100.0, 1)
 
 
 def test_lower_bound__a_guard_leaves_a_valid_bound() -> None:
