@@ -83,27 +83,8 @@ def best_flow(
 @numba.njit(cache=True)
 def _network(row, source, capacity, density, most, free):  # type: ignore[no-untyped-def]
     """The network without any flow, bytes for each unit, and nodes, the root included."""
-    n_arcs, n_nodes = len(row), 1
-    of_source, of_row = np.zeros(len(free), np.int32), np.zeros(len(most), np.int32)
-    arcs_into, wanted = np.zeros(len(most), np.int32), np.zeros(len(free))
-    limit = np.empty(n_arcs + len(most) + 1)
-    for a in range(n_arcs):
-        arcs_into[row[a]] += 1
-        wanted[source[a]] += capacity[a]
-        if of_source[source[a]] == 0:
-            of_source[source[a]] = n_nodes
-            n_nodes += 1
-    n_sources, total = n_nodes, 0.0
-    for n in range(len(free)):
-        if of_source[n] > 0:
-            limit[of_source[n]] = min(free[n], wanted[n])
-            total += limit[of_source[n]]
-    unit = max(total, 1e-300) / UNITS
-    for k in range(len(most)):
-        if arcs_into[k] > 1 and most[k] >= unit:
-            of_row[k] = n_nodes
-            limit[n_nodes] = most[k]
-            n_nodes += 1
+    of_source, of_row, limit, first_row, unit = _nodes(row, source, capacity, most, free)
+    n_arcs, n_nodes = len(row), len(limit)
     size = n_arcs + n_nodes - 1
     tail, head = np.empty(size, np.int32), np.zeros(size, np.int32)
     units, flow, gain = np.empty(size, np.int64), np.zeros(size, np.int64), np.zeros(size)
@@ -113,9 +94,33 @@ def _network(row, source, capacity, density, most, free):  # type: ignore[no-unt
     for v in range(1, n_nodes):
         a = n_arcs + v - 1
         tail[a], units[a] = v, np.int64(min(limit[v] / unit, UNITS))
-        if v < n_sources:  # what is not sent has no limit of its own
+        if v < first_row:  # what is not sent has no limit of its own
             flow[a], units[a] = units[a], np.int64(4.0 * UNITS)
     return _Network(tail, head, units, flow, gain), unit, n_nodes
+
+
+@numba.njit(cache=True)
+def _nodes(row, source, capacity, most, free):  # type: ignore[no-untyped-def]
+    """Node of each source, (N,), and row, (R,); the limit of each node in bytes; the first row; bytes for each unit."""
+    of_source, of_row = np.zeros(len(free), np.int32), np.zeros(len(most), np.int32)
+    arcs_into, wanted = np.zeros(len(most), np.int32), np.zeros(len(free))
+    limit, n_nodes, total = np.zeros(len(row) + len(most) + 1), 1, 0.0
+    for a in range(len(row)):
+        arcs_into[row[a]] += 1
+        wanted[source[a]] += capacity[a]
+        if of_source[source[a]] == 0:
+            of_source[source[a]] = n_nodes
+            n_nodes += 1
+    first_row = n_nodes
+    for n in np.flatnonzero(of_source):
+        limit[of_source[n]] = min(free[n], wanted[n])
+        total += limit[of_source[n]]
+    unit = max(total, 1e-300) / UNITS
+    for k in range(len(most)):
+        if arcs_into[k] > 1 and most[k] >= unit:
+            of_row[k], limit[n_nodes] = n_nodes, most[k]
+            n_nodes += 1
+    return of_source, of_row, limit[:n_nodes], first_row, unit
 
 
 @numba.njit(cache=True)
