@@ -54,7 +54,7 @@ class _Tree(NamedTuple):
     after: Int32
     before: Int32
     within: Bool  # arcs of the tree (A + V,)
-    stack: Int32
+    stack: Int32  # scratch
 
 
 @numba.njit(cache=True)
