@@ -43,15 +43,14 @@ def improved(
     lost = _lost(after, plan, around, memory)
     if after.problem.movement_limit_bytes <= 0 or not (lost.any() or after.joined.any()):
         return around
-    best, most = around, settings.moves_per_round
+    best, most, moves = around, settings.moves_per_round, None
     for _ in range(settings.rounds):
-        replaced = _copies_by_segment(after.problem, best.copies, ~_is_current(after.problem, best.copies))
-        moves = _moves(best, after, np.maximum(0, lost - replaced), settings, memory, most)
+        moves = _moves(best, after, lost, settings, memory, most) if moves is None else moves.first(most)
         if not len(moves.segment):
             break
         moved = _moved(after.problem, best, moves, settings)
         if _pays(after.problem, best, moved, settings):
-            best, most = moved, 2 * most
+            best, most, moves = moved, 2 * most, None
         elif len(moves.segment) == 1:
             break
         else:
@@ -62,7 +61,8 @@ def improved(
 def _moves(
     best: Incumbent, after: Aftermath, lost: Int64, settings: RebalanceSettings, memory: Memory, most: int
 ) -> Moves:
-    ground = _believed(after, best, settings)
+    replaced = _copies_by_segment(after.problem, best.copies, ~_is_current(after.problem, best.copies))
+    lost, ground = np.maximum(0, lost - replaced), _believed(after, best, settings)
     candidates = Candidates(
         lost=lost,
         asked=_asked(after, ground, settings) & (lost == 0),

@@ -48,13 +48,25 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Moves:
-    """Pushes in the order they were chosen, and positions in the copies of those that make room."""
+    """Pushes in the order they were chosen, and positions in the copies of those that make room, ascending.
+
+    Attributes:
+        makes_room_for: the push that each evicted copy makes room for.
+        gain: expected net gain of each push, in m$.
+    """
 
     segment: Int32
     source: Int32
     evicted: Int64
+    makes_room_for: Int64
     gain: Float64
-    """Expected net gain of each push, in m$."""
+
+    def first(self, count: int) -> Moves:
+        """The first so many pushes: those that would have been chosen with this limit."""
+        mine = self.makes_room_for < count
+        return Moves(
+            self.segment[:count], self.source[:count], self.evicted[mine], self.makes_room_for[mine], self.gain[:count]
+        )
 
 
 def choose_moves(ground: Ground, room: Room, candidates: Candidates, settings: RebalanceSettings, most: int) -> Moves:
@@ -265,11 +277,12 @@ class _State:
         self.uplinks.take(n, float(load[0]))
 
     def moves(self) -> Moves:
-        evicted = sorted(at for push in self.pushed for at in push.evicted)
+        evicted = sorted((at, i) for i, push in enumerate(self.pushed) for at in push.evicted)
         return Moves(
             segment=np.array([push.segment for push in self.pushed], dtype=np.int32),
             source=np.array([push.source for push in self.pushed], dtype=np.int32),
-            evicted=np.array(evicted, dtype=np.int64),
+            evicted=np.array([at for at, _ in evicted], dtype=np.int64),
+            makes_room_for=np.array([i for _, i in evicted], dtype=np.int64),
             gain=np.array([push.gain for push in self.pushed]),
         )
 
