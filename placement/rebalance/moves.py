@@ -175,6 +175,8 @@ class _State:
         if 0 < self.candidates.lost[s] <= self.replaced.get(s, 0):
             return None
         nodes = self._allowed(s)
+        if not self.missing[s]:  # else a copy that serves nobody may mend what is missing
+            nodes = nodes[self._reached(s)[nodes]]
         if not len(nodes):
             return None
         saving, served = self._new_requests(s, nodes)
@@ -212,6 +214,11 @@ class _State:
         ok &= self.network_budget[problem.domain[nodes]] >= self.size[s]
         ok &= self.budget[problem.movement_slots[nodes]].min(axis=1) >= self.size[s]
         return np.asarray(nodes[ok])
+
+    def _reached(self, s: int) -> Bool:
+        """Sources within reach of anybody who asks for segment s, (N,)."""
+        rows = self.row[self.row_start[s] : self.row_start[s + 1]]
+        return np.asarray(self.problem.can_serve[self.problem.demand.location[rows]].any(axis=0))
 
     def _new_requests(self, s: int, nodes: Int64) -> tuple[Float64, Float64]:
         """What a request saves at each node, and how many each would serve: new ones, then those taken, (2 K, n)."""

@@ -13,9 +13,13 @@ from placement.check import check
 from placement.instances import InstanceSettings, random_instance
 from placement.prices import search_prices
 from placement.problem import PlacementProblem
-from placement.rebalance.events import NodeFailed
+from placement.rebalance import improve
+from placement.rebalance.aftermath import aftermath
+from placement.rebalance.events import NodeFailed, NodeJoined
 from placement.rebalance.memory import Memory
+from placement.rebalance.moves import Moves
 from placement.rebalance.rebalance import Rebalanced, rebalance
+from placement.rebalance.reroute import route_around
 from placement.rebalance.settings import RebalanceSettings
 from tests.placement.rebalance_worlds import lawful, plan_of, random_events
 
@@ -92,3 +96,33 @@ def test_bound__old_prices_prove_something_of_the_new_problem(seed: int) -> None
     done = rebalance(problem, plan, [NodeFailed(problem.sources.source[n]) for n in nodes], prices=prices)
     assert 0.5 * done.plan.objective < done.plan.bound <= done.plan.objective
     assert done.plan.gap == pytest.approx(1 - done.plan.bound / done.plan.objective)
+
+
+def test_moves__the_first_by_hand() -> None:
+    """The first of two pushes, and of three copies that go the one that makes room for it."""
+    names = np.array([7, 3], dtype=np.int32)
+    moves = Moves(names, names, np.array([2, 5, 9]), np.array([1, 0, 1]), np.array([4.0, 3.0]))
+    first = moves.first(1)
+    assert (first.segment.tolist(), first.evicted.tolist(), first.gain.tolist()) == ([7], [5], [4.0])
+    assert moves.first(2).evicted.tolist() == [2, 5, 9]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_moves__the_first_are_those_of_a_lower_limit(seed: int) -> None:
+    """Where moves do not pay, fewer of them are tried without choosing anew; nodes that joined find several each time."""
+    problem, thrift, memory = instance(seed), RebalanceSettings(), Memory()
+    asked = replace(problem.demand, requests=40 * problem.demand.requests)
+    sources = replace(problem.sources, uplink_bytes=40 * problem.sources.uplink_bytes)
+    budget = replace(problem.settings, movement_budget_bytes=None)
+    problem = replace(problem, demand=asked, sources=sources, settings=budget)
+    plan, nodes = plan_of(problem), np.flatnonzero(problem.sources.eligible & ~problem.is_pop)[:12]
+    joined = [NodeJoined(source) for source in problem.sources.source[nodes].tolist()]
+    after = aftermath(problem, plan, joined, settings=thrift, memory=memory, now_us=0)
+    around = route_around(problem, plan, after, exact_arcs=thrift.exact_arcs)
+    lost = improve._lost(after, plan, around, memory)
+    many = improve._moves(around, after, lost, thrift, memory, 16)
+    assert len(many.segment) > 1
+    for count in (1, 2, 4):
+        few, first = improve._moves(around, after, lost, thrift, memory, count), many.first(count)
+        for name in ("segment", "source", "evicted", "makes_room_for", "gain"):
+            assert getattr(first, name).tolist() == getattr(few, name).tolist()
